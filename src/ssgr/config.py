@@ -1,0 +1,259 @@
+"""What a user can say: the schema of every config group. Types live here, values in conf/.
+
+Nothing here imports torch or transformers: a config is checked before they are. Fields without a default are
+filled by the option files; a field that is null there takes the model option's value (see `fill`).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hydra.core.config_store import ConfigStore
+
+
+class Correctness(StrEnum):
+    correct = "correct"
+    incorrect = "incorrect"
+    any = "any"
+
+
+class TokenWeights(StrEnum):
+    all = "all"
+    decode = "decode"
+    per_trace = "per_trace"
+
+
+class Within(StrEnum):
+    store = "store"
+    difficulty = "difficulty"
+
+
+class Sinks(StrEnum):
+    keep = "keep"
+    undamped = "undamped"
+    exclude = "exclude"
+
+
+class Propagation(StrEnum):
+    pruned = "pruned"
+    dense = "dense"
+
+
+class TrackingMode(StrEnum):
+    offline = "offline"
+    online = "online"
+    disabled = "disabled"
+
+
+@dataclass
+class ModelDefaults:
+    """What the other groups take from the model where they say null."""
+
+    calibration_tokens: int
+    max_seq_len: int
+    rollout_temperature: float
+    rollout_top_p: float
+    rollout_max_new_tokens: int
+    evaluation_temperature: float
+    evaluation_top_p: float
+    evaluation_max_new_tokens: int
+
+
+@dataclass
+class ModelConfig:
+    name: str
+    path: str  # hub id or local folder
+    revision: str | None
+    dtype: str
+    think_end: str | None  # the tag that ends the reasoning; null for models that reason in plain text
+    trust_remote_code: bool
+    defaults: ModelDefaults
+
+
+@dataclass
+class ProblemsConfig:
+    name: str
+    path: str | None
+    question_field: str
+    answer_field: str
+    solution_field: str | None
+    level_field: str | None
+    subject_field: str | None
+    instruction: str  # appended to every question, in calibration and evaluation alike
+
+
+@dataclass
+class RolloutsConfig:
+    name: str
+    problems: int
+    k: int
+    temperature: float | None
+    top_p: float | None
+    max_new_tokens: int | None
+    seed: int
+
+
+@dataclass
+class SelectionConfig:
+    correctness: Correctness
+    max_traces_per_problem: int
+
+
+@dataclass
+class CalibrationConfig:
+    name: str
+    tokens: int | None
+    max_seq_len: int | None
+    token_weights: TokenWeights
+
+
+@dataclass
+class DifficultyConfig:
+    name: str
+    pass_rate: list[float] | None  # (lo, hi]
+    level: list[int] | None  # [lo, hi], where the data set carries levels
+
+
+@dataclass
+class LengthConfig:
+    name: str
+    percentile: list[float] | None  # [lo, hi]
+    within: Within
+    tokens: list[int] | None  # [lo, hi]
+
+
+@dataclass
+class PrunerConfig:
+    """Options that every pruner has. `reads_calibration` tells whether it looks at the calibration set at all."""
+
+    name: str
+
+    @property
+    def reads_calibration(self) -> bool:
+        return False
+
+
+@dataclass
+class MagnitudeConfig(PrunerConfig):
+    propagation: Propagation  # matters only for measure_error
+    measure_error: bool
+
+    @property
+    def reads_calibration(self) -> bool:
+        return self.measure_error
+
+
+@dataclass
+class WandaConfig(PrunerConfig):
+    propagation: Propagation
+    measure_error: bool
+    sinks: Sinks
+
+    @property
+    def reads_calibration(self) -> bool:
+        return True
+
+
+@dataclass
+class SparseGPTConfig(WandaConfig):
+    damping: float  # share of the mean of the Gram matrix' diagonal
+    block_size: int  # columns per comparison group
+
+
+@dataclass
+class AllocationConfig:
+    name: str
+
+
+@dataclass
+class SparsityConfig:
+    name: str
+    value: float | None  # share of the prunable weights that is masked
+    n: int | None  # n:m keeps n of every m inputs
+    m: int | None
+
+
+@dataclass
+class EngineConfig:
+    name: str
+    batch_size: int | None  # rows of one stored batch; null: 64 on CPU, 1,024 on an accelerator
+
+
+@dataclass
+class EvaluationConfig:
+    name: str
+    path: str | None
+    question_field: str
+    answer_field: str
+    repeats: int
+    dense_repeats: int
+    temperature: float | None
+    top_p: float | None
+    max_new_tokens: int | None
+    seed: int
+    divergence: bool
+
+
+@dataclass
+class TrackingConfig:
+    name: str
+    mode: TrackingMode
+    project: str
+    entity: str | None
+
+
+@dataclass
+class Config:
+    """One cell, or under -m the cells of a study."""
+
+    model: ModelConfig
+    problems: ProblemsConfig
+    rollouts: RolloutsConfig
+    selection: SelectionConfig
+    calibration: CalibrationConfig
+    difficulty: DifficultyConfig
+    length: LengthConfig
+    pruner: PrunerConfig
+    allocation: AllocationConfig
+    sparsity: SparsityConfig
+    engine: EngineConfig
+    evaluation: EvaluationConfig
+    tracking: TrackingConfig
+    seed: int
+    study: str
+    limit: int | None
+    device: str
+    overwrite: bool
+    save_checkpoint: bool
+    dry_run: bool
+    runs_dir: str
+    cache_dir: str | None
+
+
+SCHEMAS = {
+    "model": ModelConfig,
+    "problems": ProblemsConfig,
+    "rollouts": RolloutsConfig,
+    "calibration": CalibrationConfig,
+    "difficulty": DifficultyConfig,
+    "length": LengthConfig,
+    "pruner/none": PrunerConfig,
+    "pruner/magnitude": MagnitudeConfig,
+    "pruner/wanda": WandaConfig,
+    "pruner/sparsegpt": SparseGPTConfig,
+    "allocation": AllocationConfig,
+    "sparsity": SparsityConfig,
+    "engine": EngineConfig,
+    "evaluation": EvaluationConfig,
+    "tracking": TrackingConfig,
+}
+
+
+def register_schemas() -> None:
+    """Makes every schema known to Hydra as /schema/<group>; an option file's first line names its schema."""
+    store = ConfigStore.instance()
+    store.store(group="schema", name="root", node=Config)
+    for name, schema in SCHEMAS.items():
+        group, _, option = f"schema/{name}".rpartition("/")
+        store.store(group=group, name=option, node=schema)
+
+

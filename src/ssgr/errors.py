@@ -1,0 +1,9 @@
+"""The two ways in which a run ends early; anything else that is raised is a bug of ours."""
+
+
+class UserError(Exception):
+    """Bad input, found before anything was written: one line that names the option and the choices; exit status 2."""
+
+
+class CellError(Exception):
+    """A cell that started and cannot finish, for a reason that one line can say; recorded in failure.json, exit status 1."""

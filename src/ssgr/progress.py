@@ -1,0 +1,52 @@
+"""One progress line for everything that lasts: a live bar on a terminal, a plain line now and then in a log."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LOG_INTERVAL = 15.0  # seconds between two lines where nobody watches a bar
+
+console = Console(stderr=True)
+
+
+class Bar:
+    """Counts what is done; `note` is free text beside it, such as a rate."""
+
+    def __init__(self, description: str, total: int, live: Progress | None):
+        self.description, self.total, self.done = description, total, 0
+        self._live = live
+        self._task = live.add_task(description, total=total, note="") if live else None
+        self._started = self._last_line = time.monotonic()
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self.done += steps
+        if self._live is not None:
+            self._live.update(self._task, advance=steps, **({"note": note} if note else {}))
+            return
+        now = time.monotonic()
+        if now - self._last_line >= LOG_INTERVAL:
+            self._last_line = now
+            left = (now - self._started) / max(self.done, 1) * (self.total - self.done)
+            print(f"{self.description}: {self.done}/{self.total} {note} {left:.0f} s left", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def track(description: str, total: int) -> Iterator[Bar]:
+    """A bar of `total` steps for as long as the block runs; call `bar.advance(steps, note)` inside it."""
+    if not console.is_terminal:
+        yield Bar(description, total, None)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as live:
+        yield Bar(description, total, live)
