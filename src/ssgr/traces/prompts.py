@@ -1,0 +1,69 @@
+"""Questions as the model's own chat prompts, completions as token ids, and the part of a completion that answers."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ssgr.cache import content_hash
+from ssgr.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class PromptTemplate:
+    """The tokenizer's chat template with one instruction after every question, in calibration and evaluation alike.
+
+    `think_end` is the tag that ends the reasoning, null for models that reason in plain text. Raises UserError where
+    the tokenizer has no chat template.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", instruction: str, think_end: str | None):
+        if not getattr(tokenizer, "chat_template", None):
+            raise UserError("the model's tokenizer has no chat template, so a question cannot be put to it")
+        self.tokenizer, self.instruction, self.think_end = tokenizer, instruction, think_end
+
+    @cached_property
+    def hash(self) -> str:
+        """Of everything that decides a prompt's tokens but the vocabulary, which the weights' hash covers."""
+        template = self.tokenizer.get_chat_template()
+        special = {name: str(token) for name, token in self.tokenizer.special_tokens_map.items()}
+        return content_hash({"template": template, "instruction": self.instruction, "special_tokens": special})
+
+    def prompt_text(self, question: str) -> str:
+        """The prompt as the chat template writes it, up to where the model goes on."""
+        content = f"{question}\n{self.instruction}" if self.instruction else question
+        messages = [{"role": "user", "content": content}]
+        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+    def prompt_ids(self, question: str) -> list[int]:
+        """Token ids of the prompt. Whether it opens with a BOS is the template's affair: none is added to its text."""
+        ids = self.text_ids(self.prompt_text(question))
+        bos = self.tokenizer.bos_token_id
+        while bos is not None and ids[:2] == [bos, bos]:
+            ids = ids[1:]
+        return ids
+
+    def completion_ids(self, text: str) -> list[int]:
+        """Token ids of a completion that is written rather than sampled, ended as the model would end it."""
+        return [*self.text_ids(text), self.tokenizer.eos_token_id]
+
+    def text_ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+
+    def completion_text(self, output_ids: list[int]) -> str:
+        """The text of sampled ids, without end-of-sequence and other special tokens but with the thinking tags."""
+        kept = [token for token in output_ids if int(token) not in self._silent_ids]
+        return self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    @cached_property
+    def _silent_ids(self) -> set[int]:
+        silent = set(self.tokenizer.all_special_ids)
+        return silent - set(self.text_ids(self.think_end)) if self.think_end else silent
+
+
+def answer_text(text: str, think_end: str | None) -> str | None:
+    """What stands after the reasoning: all of it for models that reason in plain text, None where it never ended."""
+    if not think_end:
+        return text
+    _, tag, answer = text.rpartition(think_end)
+    return answer if tag else None

@@ -1,0 +1,239 @@
+"""The trace store: what an engine sampled, token by token, in parquet parts that are written once.
+
+<folder>/manifest.json, problems.parquet and traces/part-NNNNN.parquet. A part appears whole or not at all, holds no
+time of writing, and is never changed. Each row carries a hash of its problem's question and gold answer, so that
+traces of a problem that has changed since are not used.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ssgr.cache import content_hash, write_atomically, write_json
+from ssgr.engines.base import Sampling
+from ssgr.errors import UserError
+from ssgr.traces.problems import Problem
+
+SCHEMA = pa.schema(
+    {
+        "problem_id": pa.string(),
+        "rollout": pa.int32(),
+        "prompt_ids": pa.list_(pa.int32()),
+        "output_ids": pa.list_(pa.int32()),
+        "finish_reason": pa.string(),
+        "correct": pa.bool_(),
+        "answer": pa.string(),
+        "prompt_tokens": pa.int32(),
+        "tokens": pa.int32(),  # generated tokens
+        "content": pa.string(),  # Problem.content, empty where the store knows no such problem
+    }
+)
+INDEX_COLUMNS = [name for name in SCHEMA.names if name not in ("prompt_ids", "output_ids")]
+PROBLEM_SCHEMA = pa.schema(
+    {
+        "problem_id": pa.string(),
+        "question": pa.string(),
+        "answer": pa.string(),
+        "solution": pa.string(),
+        "level": pa.int32(),
+        "family": pa.string(),
+        "subject": pa.string(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One completion of one problem. `correct` is None where nobody graded it."""
+
+    problem_id: str
+    rollout: int
+    prompt_ids: Sequence[int]
+    output_ids: Sequence[int]
+    finish_reason: str
+    correct: bool | None = None
+    answer: str | None = None
+
+
+def store_key(
+    *, weights_hash: str, dtype: str, engine: str, template: str, sampling: Sampling, seed: int, problem_set: str
+) -> str:
+    """The name of a store: a hash of everything that changes a token.
+
+    Not of k, nor of the number of problems (a larger request adds rows), nor of the engine's versions (they stand in
+    the manifest). `template` is PromptTemplate.hash, `engine` the engine's name.
+    """
+    values = {"weights": weights_hash, "dtype": dtype, "engine": engine, "template": template}
+    return content_hash({**values, "sampling": asdict(sampling), "seed": seed, "problem_set": problem_set})
+
+
+def row_seed(seed: int, *row: str | int) -> int:
+    """A 63-bit seed of one row of a store, from the store's seed and the row's key."""
+    key = json.dumps([seed, *row], ensure_ascii=False)
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
+
+
+class TraceStore:
+    """Reads a store, and appends to it (one writer at a time: the caller holds the lock)."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.refresh()
+
+    @classmethod
+    def open(cls, folder: Path, manifest: dict[str, Any] | None = None) -> "TraceStore":
+        """The store in this folder; with a manifest it is made where it is not there yet, else UserError."""
+        folder = Path(folder)
+        if not (folder / "manifest.json").is_file():
+            if manifest is None:
+                raise UserError(f"no trace store in {folder} (manifest.json is missing)")
+            write_json(folder / "manifest.json", manifest)
+        return cls(folder)
+
+    create = open
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        return json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+
+    def refresh(self) -> None:
+        """Reads again what lies on disk, such as after waiting for another process."""
+        self._parts = {path.name: index for path in self._part_files() if (index := _read_index(path)) is not None}
+        path = self.folder / "problems.parquet"
+        rows = pq.read_table(path).to_pylist() if path.is_file() else []
+        self._problems = {row["problem_id"]: Problem(**row) for row in rows}
+        self._index: pd.DataFrame | None = None
+
+    @property
+    def index(self) -> pd.DataFrame:
+        """Every usable row without its token ids, and where it lies: columns INDEX_COLUMNS, part, row."""
+        if self._index is None:
+            empty = SCHEMA.empty_table().select(INDEX_COLUMNS).to_pandas().assign(part="", row=0)
+            parts = [self._parts[name] for name in sorted(self._parts)]
+            index = pd.concat(parts, ignore_index=True) if parts else empty
+            current = {problem_id: problem.content for problem_id, problem in self._problems.items()}
+            wanted = index["problem_id"].map(current)
+            index = index[wanted.isna() | (wanted == index["content"])]
+            self._index = index.drop_duplicates(["problem_id", "rollout"], ignore_index=True)
+        return self._index
+
+    @property
+    def problems(self) -> list[Problem]:
+        return list(self._problems.values())
+
+    def set_problems(self, problems: Iterable[Problem]) -> None:
+        """Adds these problems, replacing those of the same id; traces of another question or answer drop out."""
+        merged = {**self._problems, **{problem.problem_id: problem for problem in problems}}
+        if merged == self._problems and (self.folder / "problems.parquet").is_file():
+            return
+        self._problems, self._index = merged, None
+        table = pa.Table.from_pylist([asdict(problem) for problem in merged.values()], PROBLEM_SCHEMA)
+        write_atomically(self.folder / "problems.parquet", lambda path: pq.write_table(table, path, compression="zstd"))
+
+    def missing(self, problem_ids: Iterable[str], k: int) -> list[tuple[str, int]]:
+        """What rollouts 0..k-1 of these problems still lack, rollout by rollout, in the problems' order."""
+        held = set(zip(self.index["problem_id"], self.index["rollout"], strict=True))
+        problem_ids = list(problem_ids)
+        rows = ((problem_id, rollout) for rollout in range(k) for problem_id in problem_ids)
+        return [row for row in rows if row not in held]
+
+    def append(self, traces: Sequence[Trace]) -> None:
+        """Writes one part, whole or not at all. Call set_problems first: a trace belongs to its question."""
+        if not traces:
+            return
+        folder = self.folder / "traces"
+        for leftover in folder.glob(".*.partial"):  # of a process that was killed while it wrote
+            leftover.unlink(missing_ok=True)
+        number = next(n for n in range(len(self._parts) + 1) if _part_name(n) not in self._parts)
+        path = folder / _part_name(number)
+        table = pa.Table.from_pylist([self._row(trace) for trace in traces], SCHEMA)
+        write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+        self._parts[path.name] = _index_of(table, path.name)
+        self._index = None
+
+    def view(self, problems: Sequence[Problem], k: int) -> "StoreView":
+        """Rollouts 0..k-1 of these problems, as far as the store holds them; nothing else enters the view."""
+        return StoreView(self, list(problems), k)
+
+    def read(self, parts: Iterable[str], rows: Iterable[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Prompt and output ids (int32) of the rows at these places, in their order."""
+        places = pd.DataFrame({"part": list(parts), "row": list(rows)})
+        found: list[Any] = [None] * len(places)
+        for part, group in places.groupby("part"):
+            table = pq.read_table(self.folder / "traces" / part, columns=["prompt_ids", "output_ids"])
+            taken = table.take(pa.array(group["row"].to_numpy()))
+            ids = zip(*(column.to_pylist() for column in taken.columns), strict=True)
+            for place, (prompt, output) in zip(group.index, ids, strict=True):
+                found[place] = (np.asarray(prompt, np.int32), np.asarray(output, np.int32))
+        return found
+
+    def _part_files(self) -> list[Path]:
+        return sorted((self.folder / "traces").glob("part-*.parquet"))
+
+    def _row(self, trace: Trace) -> dict[str, Any]:
+        problem = self._problems.get(trace.problem_id)
+        row = {name: getattr(trace, name) for name in SCHEMA.names[:7]}
+        row |= {"prompt_ids": list(trace.prompt_ids), "output_ids": list(trace.output_ids)}
+        lengths = {"prompt_tokens": len(trace.prompt_ids), "tokens": len(trace.output_ids)}
+        return row | lengths | {"content": problem.content if problem else ""}
+
+
+class StoreView:
+    """What a cell sees of a store: some problems, the first k rollouts of each, in that order.
+
+    `traces` has one row per trace: problem_id, rollout, finish_reason, correct (bool; ungraded counts as False),
+    answer, prompt_tokens, tokens (generated), and where the ids lie. `pass_rate` and `solved` (correct rollouts) are
+    Series by problem_id.
+    """
+
+    def __init__(self, store: TraceStore, problems: list[Problem], k: int):
+        self.store, self.problems, self.k = store, problems, k
+        order = {problem.problem_id: position for position, problem in enumerate(problems)}
+        content = {problem.problem_id: problem.content for problem in problems}
+        index = store.index
+        wanted = index["problem_id"].isin(order) & (index["rollout"] < k)
+        wanted &= (index["content"] == "") | (index["content"] == index["problem_id"].map(content))
+        traces = index[wanted].drop(columns="content")
+        traces["correct"] = traces["correct"].eq(True).fillna(False).astype(bool)
+        traces = traces.assign(_order=traces["problem_id"].map(order)).sort_values(["_order", "rollout"])
+        self.traces = traces.drop(columns="_order").reset_index(drop=True)
+
+    @cached_property
+    def solved(self) -> pd.Series:
+        counts = self.traces.groupby("problem_id", sort=False)["correct"].sum()
+        return (
+            counts.reindex([problem.problem_id for problem in self.problems], fill_value=0).astype(int).rename("solved")
+        )
+
+    @cached_property
+    def pass_rate(self) -> pd.Series:
+        return (self.solved / self.k).rename("pass_rate")
+
+    def sequences(self, rows: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Prompt and output ids (int32) of these rows of `traces`, in their order, read when asked for."""
+        return self.store.read(rows["part"], rows["row"])
+
+
+def _part_name(number: int) -> str:
+    return f"part-{number:05d}.parquet"
+
+
+def _read_index(path: Path) -> pd.DataFrame | None:
+    """None for a file that is no whole parquet file: its rows count as missing, and the next append replaces it."""
+    try:
+        return _index_of(pq.read_table(path, columns=INDEX_COLUMNS), path.name)
+    except (pa.ArrowInvalid, OSError):
+        return None
+
+
+def _index_of(table: pa.Table, part: str) -> pd.DataFrame:
+    return table.select(INDEX_COLUMNS).to_pandas().assign(part=part, row=np.arange(table.num_rows))
