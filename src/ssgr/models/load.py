@@ -1,0 +1,95 @@
+"""Loading a model for pruning and evaluation."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from ssgr import cache
+from ssgr.config import ModelConfig
+from ssgr.errors import UserError
+from ssgr.models.blocks import model_linears
+from ssgr.models.files import check_folder, context_length, fetch_model_dir, weights_hash
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass
+class LoadedModel:
+    """A causal language model in eval mode, without gradients, and what belongs to it."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    path: str
+    weights_hash: str
+    think_end: str | None  # the tag that ends the reasoning; None for models that reason in plain text
+    context: int  # largest number of positions, in tokens
+    device: torch.device
+
+
+def load_model(config: ModelConfig, device: torch.device, cache_folder: Path | None = None) -> LoadedModel:
+    """The model that the option names, in its dtype on `device`; only safetensors weights are read.
+
+    `cache_folder` is where the hash of the weights is remembered (default: the program's cache). Raises UserError
+    for folders, weights and architectures that cannot be used.
+    """
+    if config.dtype not in DTYPES:
+        raise UserError(f"model.dtype={config.dtype}: choices: {', '.join(DTYPES)}")
+    device = torch.device(device)
+    folder = fetch_model_dir(config)
+    check_folder(folder)
+    tokenizer = read_tokenizer(folder, config)
+    model = read_model(folder, config).to(device).eval().requires_grad_(False)
+    check_weights(model)
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        name=config.name,
+        path=str(folder) if config.path is None else config.path,
+        weights_hash=weights_hash(folder, cache_folder or cache.cache_root(None)),
+        think_end=config.think_end,
+        context=context_length(folder),
+        device=device,
+    )
+
+
+def read_tokenizer(folder: Path, config: ModelConfig) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+    except Exception as error:  # tokenizers raises bare Exception
+        raise UserError(f"model.path={folder}: the tokenizer cannot be loaded ({first_line(error)})") from error
+    if not tokenizer.chat_template:
+        raise UserError(f"model.path={folder}: its tokenizer has no chat template (chat_template.jinja)")
+    return tokenizer
+
+
+def read_model(folder: Path, config: ModelConfig) -> PreTrainedModel:
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=DTYPES[config.dtype],
+            use_safetensors=True,
+            trust_remote_code=config.trust_remote_code,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        raise UserError(f"model.path={folder}: the model cannot be loaded ({first_line(error)})") from error
+    missing = sorted(loading["missing_keys"])
+    if missing:  # transformers would only warn and go on with random numbers
+        raise UserError(f"model.path={folder}: the weights lack {missing[0]} ({len(missing)} tensors are missing)")
+    return model
+
+
+def check_weights(model: PreTrainedModel) -> None:
+    """Raises UserError for architectures that cannot be pruned and for NaN or infinite weights, naming the linear."""
+    model_linears(model)
+    for name, parameter in model.named_parameters():
+        low, high = torch.aminmax(parameter)
+        if not (torch.isfinite(low) and torch.isfinite(high)):
+            raise UserError(f"{name.removesuffix('.weight')} holds NaN or infinite weights: the model is broken")
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,79 @@
+import shutil
+
+import pytest
+import tiny_models
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+from ssgr.errors import UserError
+from ssgr.models import blocks, load
+
+
+def load_it(folder, config_for, tmp_path, **changes):
+    return load.load_model(config_for(folder, **changes), torch.device("cpu"), tmp_path / "cache")
+
+
+def refusal(*args, **changes) -> str:
+    with pytest.raises(UserError) as caught:
+        load_it(*args, **changes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_loaded_model_is_ready(model_folder, config_for, tmp_path):
+    loaded = load_it(model_folder, config_for, tmp_path, think_end="</think>")
+    assert loaded.model.dtype == torch.bfloat16
+    assert not loaded.model.training
+    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+    assert (loaded.context, loaded.think_end, loaded.name) == (128, "</think>", "hub")
+    assert load_it(model_folder, config_for, tmp_path).weights_hash == loaded.weights_hash
+    assert load_it(model_folder, config_for, tmp_path, dtype="float32").model.dtype == torch.float32
+
+
+def test_wrong_options_are_one_line(model_folder, config_for, tmp_path):
+    assert "bfloat16" in refusal(model_folder, config_for, tmp_path, dtype="int3")
+    assert "no such folder" in refusal(tmp_path / "nowhere" / "at" / "all", config_for, tmp_path)
+
+
+def test_a_folder_without_tokenizer_is_one_line(model_folder, config_for, tmp_path):
+    copy = shutil.copytree(model_folder, tmp_path / "copy")
+    (copy / "tokenizer.json").unlink()
+    assert "tokenizer" in refusal(copy, config_for, tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_broken_weights_name_their_linear(config_for, tmp_path, value):
+    model = tiny_models.build("llama")
+    model.model.layers[1].mlp.up_proj.weight.data[3, 4] = value
+    tiny_models.save(model, tmp_path / "broken")
+    assert "model.layers.1.mlp.up_proj holds NaN" in refusal(tmp_path / "broken", config_for, tmp_path)
+
+
+def test_missing_tensors_are_not_made_up(config_for, tmp_path):
+    tiny_models.save(tiny_models.build("llama", num_hidden_layers=2), tmp_path / "short")
+    settings = tmp_path / "short" / "config.json"
+    settings.write_text(settings.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3'))
+    assert "lack model.layers.2" in refusal(tmp_path / "short", config_for, tmp_path)
+
+
+def test_fused_experts_are_refused_by_their_shape():
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+    experts = {"num_experts": 4, "moe_intermediate_size": 16, "intermediate_size": 16, "vocab_size": 32}
+    model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**shape, **experts))
+    with pytest.raises(UserError, match="mixture-of-experts"):
+        load.check_weights(model)
+
+
+def test_unsupported_architectures_name_the_module():
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=32))
+    with pytest.raises(UserError, match="GPT2Model"):
+        load.check_weights(model)
+
+
+def test_prunable_linears_leave_out_head_and_embeddings():
+    model = tiny_models.build("qwen2", num_hidden_layers=2, tie_word_embeddings=True)
+    names = blocks.model_linears(model)
+    assert len(names) == 2 * 7
+    assert "model.layers.1.self_attn.k_proj" in names
+    per_block = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 72
+    assert blocks.prunable_parameters(model) == 2 * per_block

@@ -1,0 +1,54 @@
+import pytest
+import tiny_models
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ssgr.models import blocks
+from ssgr.models.save import save_checkpoint
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_saved_model_is_the_same_model(tmp_path, tied):
+    model = tiny_models.build("qwen2", dtype=torch.bfloat16, tie_word_embeddings=tied)
+    linear = model.model.layers[0].mlp.down_proj
+    linear.weight.data[:, ::2] = -0.0
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    save_checkpoint(tiny_models.loaded(model), tmp_path / "checkpoint")
+
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint", dtype="auto")
+    ids = torch.arange(4, 20)[None]
+    assert again.dtype == torch.bfloat16
+    assert torch.equal(again(ids).logits, model(ids).logits)
+    assert torch.equal(again.lm_head.weight, before["lm_head.weight"])
+    assert torch.equal(again.model.embed_tokens.weight, before["model.embed_tokens.weight"])
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "checkpoint")) == tiny_models.VOCABULARY
+    assert "sparsity" not in (tmp_path / "checkpoint" / "config.json").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+    stored = load_file(tmp_path / "checkpoint" / "model.safetensors")
+    for name in blocks.model_linears(model):
+        weight = stored[f"{name}.weight"]
+        assert not torch.signbit(weight[weight == 0]).any()
+
+
+def test_saving_again_replaces_the_checkpoint(tmp_path):
+    model = tiny_models.build("llama")
+    save_checkpoint(tiny_models.loaded(model), tmp_path / "checkpoint")
+    model.model.norm.weight.data.fill_(2.0)
+    (tmp_path / "checkpoint" / "left_over.safetensors").write_bytes(b"")
+    save_checkpoint(tiny_models.loaded(model), tmp_path / "checkpoint")
+    assert not (tmp_path / "checkpoint" / "left_over.safetensors").exists()
+    assert load_file(tmp_path / "checkpoint" / "model.safetensors")["model.norm.weight"].eq(2).all()
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    loaded = tiny_models.loaded(tiny_models.build("llama"))
+
+    def full(*args, **kwargs):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(loaded.tokenizer, "save_pretrained", full)
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(loaded, tmp_path / "checkpoint")
+    assert list(tmp_path.iterdir()) == []
