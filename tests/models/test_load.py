@@ -26,6 +26,8 @@ def test_a_loaded_model_is_ready(model_folder, config_for, tmp_path):
     assert not loaded.model.training
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
     assert (loaded.context, loaded.think_end, loaded.name) == (128, "</think>", "hub")
+    assert len(loaded.tokenizer) == tiny_models.VOCABULARY  # transformers' Qwen2 class would add a token
+    assert loaded.tokenizer.encode("w5 w9") == [5, 9]
     assert load_it(model_folder, config_for, tmp_path).weights_hash == loaded.weights_hash
     assert load_it(model_folder, config_for, tmp_path, dtype="float32").model.dtype == torch.float32
 

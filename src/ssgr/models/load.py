@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from tokenizers import Tokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from ssgr import cache
 from ssgr.config import ModelConfig
@@ -58,11 +65,26 @@ def load_model(config: ModelConfig, device: torch.device, cache_folder: Path | N
 def read_tokenizer(folder: Path, config: ModelConfig) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+        if not follows_file(tokenizer, folder / "tokenizer.json"):
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     except Exception as error:  # tokenizers raises bare Exception
         raise UserError(f"model.path={folder}: the tokenizer cannot be loaded ({first_line(error)})") from error
     if not tokenizer.chat_template:
         raise UserError(f"model.path={folder}: its tokenizer has no chat template (chat_template.jinja)")
     return tokenizer
+
+
+def follows_file(tokenizer: PreTrainedTokenizerBase, path: Path) -> bool:
+    """Whether the tokenizer does what its tokenizer.json says.
+
+    transformers picks the class by the model's architecture, and such a class may add tokens of its own (beyond the
+    embedding's rows) or put another pre-tokeniser in the place of the file's.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not path.is_file():
+        return True
+    file = Tokenizer.from_file(str(path))
+    return len(tokenizer) == file.get_vocab_size() and str(backend.pre_tokenizer) == str(file.pre_tokenizer)
 
 
 def read_model(folder: Path, config: ModelConfig) -> PreTrainedModel:
