@@ -190,7 +190,7 @@ class TraceStore:
 class StoreView:
     """What a cell sees of a store: some problems, the first k rollouts of each, in that order.
 
-    `traces` has one row per trace: problem_id, rollout, finish_reason, correct (bool; ungraded counts as False),
+    `traces` has one row per trace: problem_id, rollout, finish_reason, correct (bool; False where ungraded or truncated),
     answer, prompt_tokens, tokens (generated), and where the ids lie. `pass_rate` and `solved` (correct rollouts) are
     Series by problem_id.
     """
@@ -203,7 +203,8 @@ class StoreView:
         wanted = index["problem_id"].isin(order) & (index["rollout"] < k)
         wanted &= (index["content"] == "") | (index["content"] == index["problem_id"].map(content))
         traces = index[wanted].drop(columns="content")
-        traces["correct"] = traces["correct"].eq(True).fillna(False).astype(bool)
+        correct = traces["correct"].eq(True).fillna(False).astype(bool)
+        traces["correct"] = correct & (traces["finish_reason"] == "stop")
         traces = traces.assign(_order=traces["problem_id"].map(order)).sort_values(["_order", "rollout"])
         self.traces = traces.drop(columns="_order").reset_index(drop=True)
 

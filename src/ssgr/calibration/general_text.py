@@ -1,0 +1,39 @@
+"""A fixed English text that the package ships: calibration that knows nothing of the task."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ssgr.calibration import CalibrationRequest, CalibrationSet, source
+from ssgr.calibration.budget import fill, token_weights
+from ssgr.errors import CellError
+from ssgr.traces.prompts import PromptTemplate
+from ssgr.traces.store import row_seed
+
+TEXT = Path(__file__).parents[1] / "bundled" / "general_text.txt"
+
+
+@source("general_text", reads=frozenset(), completions=False)
+def general_text(request: CalibrationRequest) -> CalibrationSet:
+    """Windows of max_seq_len tokens, one after another from a seeded start and round the end, none twice."""
+    config = request.config
+    tokens = _tokenised(request.template.tokenizer, TEXT)
+    if len(tokens) < config.tokens:
+        raise CellError(
+            f"calibration=general_text: the shipped text holds {len(tokens):,} of this model's tokens and "
+            f"calibration.tokens needs {config.tokens:,}; a smaller calibration.tokens would help"
+        )
+    start = row_seed(request.seed, "general_text") % len(tokens)
+    text = np.roll(tokens, -start)
+    windows = (text[i : i + config.max_seq_len] for i in range(0, len(text), config.max_seq_len))
+    sequences, _ = fill(windows, config.tokens, config.max_seq_len)
+    lengths = [len(sequence) for sequence in sequences]
+    weights = token_weights(config.token_weights, lengths, [0] * len(lengths))
+    return CalibrationSet(config.name, sequences, weights, [None] * len(sequences))
+
+
+@lru_cache(maxsize=2)  # the cells of a sweep share their tokenizer
+def _tokenised(tokenizer, path: Path) -> np.ndarray:
+    template = PromptTemplate(tokenizer, "", None)
+    return np.asarray(template.text_ids(path.read_text(encoding="utf-8")), dtype=np.int32)

@@ -1,0 +1,172 @@
+"""The model's own traces: every missing rollout is generated in whole batches, graded and stored at once."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ssgr.cache import locked
+from ssgr.config import RolloutsConfig
+from ssgr.engines.base import Engine, Generation, Sampling
+from ssgr.errors import UserError
+from ssgr.progress import Bar, console, track
+from ssgr.traces.grading import grade
+from ssgr.traces.problems import Problem
+from ssgr.traces.prompts import PromptTemplate
+from ssgr.traces.store import StoreView, Trace, TraceStore, row_seed, store_key
+
+BUNDLED = Path(__file__).parents[1] / "bundled" / "rollouts"
+MANIFEST_OPTIONS = ("temperature", "top_p", "max_new_tokens", "seed")
+
+
+def collect(
+    engine: Engine | None,
+    loaded: Any,
+    template: PromptTemplate,
+    problems: Sequence[Problem],
+    config: RolloutsConfig,
+    cache_root: Path,
+    problem_set: str = "",
+) -> StoreView:
+    """The view of the first config.problems problems with rollouts 0..k-1, after generating what the store lacks.
+
+    `loaded` is a LoadedModel, `config` has its nulls filled, `problem_set` is the name of the problem set (part of
+    the store's key). A killed run goes on at the first missing batch and leaves the same bytes as an undisturbed one.
+    rollouts=bundled reads the shipped store, needs no engine, and raises UserError where that store was made by
+    another model, template or sampling, or holds less than is asked for.
+    """
+    if config.name == "bundled":
+        return _bundled(loaded, template, problems, config)
+    if len(problems) < config.problems:
+        line = f"rollouts.problems={config.problems}: the problem set holds {len(problems)}, all of them are used"
+        console.print(line, markup=False, highlight=False)
+    problems = list(problems[: config.problems])
+    manifest = make_manifest(engine, loaded, template, config, problem_set)
+    folder = store_folder(cache_root, manifest)
+    if (folder / "manifest.json").is_file():
+        view = TraceStore.open(folder).view(problems, config.k)
+        if len(view.traces) == len(problems) * config.k:
+            return view  # without waiting for a process that adds other rows
+    with locked(folder.with_suffix(".lock")):
+        store = TraceStore.open(folder, manifest)
+        store.set_problems(problems)
+        missing = store.missing([problem.problem_id for problem in problems], config.k)
+        if missing:
+            _generate(engine, template, {problem.problem_id: problem for problem in problems}, missing, config, store)
+    return store.view(problems, config.k)
+
+
+def make_manifest(
+    engine: Engine, loaded: Any, template: PromptTemplate, config: RolloutsConfig, problem_set: str = ""
+) -> dict[str, Any]:
+    """What a store's manifest.json says about where its tokens come from; nothing in it depends on the time."""
+    return {
+        "model": loaded.name,
+        "revision": getattr(loaded, "revision", None),
+        "weights": loaded.weights_hash,
+        "dtype": str(getattr(getattr(loaded, "model", None), "dtype", "")).removeprefix("torch."),
+        "think_end": loaded.think_end,
+        "template": template.hash,
+        "sampling": asdict(sampling_of(config)),
+        "seed": config.seed,
+        "problem_set": problem_set,
+        "engine": dict(engine.identity),
+        "batch_size": engine.batch_size,
+    }
+
+
+def store_folder(cache_root: Path, manifest: dict[str, Any]) -> Path:
+    """<cache>/traces/<key> of the store that this manifest describes."""
+    key = store_key(
+        weights_hash=manifest["weights"],
+        dtype=manifest["dtype"],
+        engine=manifest["engine"].get("engine", ""),
+        template=manifest["template"],
+        sampling=Sampling(**manifest["sampling"]),
+        seed=manifest["seed"],
+        problem_set=manifest["problem_set"],
+    )
+    return Path(cache_root) / "traces" / key
+
+
+def sampling_of(config: RolloutsConfig) -> Sampling:
+    return Sampling(config.temperature, config.top_p, config.max_new_tokens)
+
+
+def _generate(
+    engine: Engine,
+    template: PromptTemplate,
+    problems: dict[str, Problem],
+    missing: list[tuple[str, int]],
+    config: RolloutsConfig,
+    store: TraceStore,
+) -> None:
+    """Whole batches of the missing rows in their fixed order: a run that stops leaves a prefix of these batches."""
+    prompts = {problem_id: template.prompt_ids(problems[problem_id].question) for problem_id, _ in missing}
+    with track("rollouts", len(missing)) as bar:
+        on_tokens = _rate(bar)
+        for start in range(0, len(missing), engine.batch_size):
+            batch = missing[start : start + engine.batch_size]
+            generations = engine.generate(
+                [prompts[problem_id] for problem_id, _ in batch],
+                [row_seed(config.seed, problem_id, rollout) for problem_id, rollout in batch],
+                sampling_of(config),
+                on_tokens,
+            )
+            rows = zip(batch, generations, strict=True)
+            store.append([_trace(template, problems[i], r, prompts[i], made) for (i, r), made in rows])
+
+
+def _trace(
+    template: PromptTemplate, problem: Problem, rollout: int, prompt_ids: Sequence[int], generation: Generation
+) -> Trace:
+    text = template.completion_text(generation.output_ids)
+    graded = grade(text, problem.answer, template.think_end, generation.finish_reason)
+    output_ids, finish_reason = generation.output_ids, generation.finish_reason
+    return Trace(problem.problem_id, rollout, prompt_ids, output_ids, finish_reason, graded.correct, graded.answer)
+
+
+def _rate(bar: Bar) -> Callable[[int, int], None]:
+    """Advances the bar by finished rows, with the tokens per second so far beside it."""
+    started, tokens = time.monotonic(), 0
+
+    def on_tokens(new_tokens: int, finished_rows: int) -> None:
+        nonlocal tokens
+        tokens += new_tokens
+        seconds = max(time.monotonic() - started, 1e-9)
+        bar.advance(finished_rows, note=f"{tokens / seconds:,.0f} tokens/s")
+
+    return on_tokens
+
+
+def _bundled(loaded: Any, template: PromptTemplate, problems: Sequence[Problem], config: RolloutsConfig) -> StoreView:
+    store = TraceStore.open(BUNDLED)
+    _check_manifest(store.manifest, loaded, template, config)
+    wanted = list(problems[: config.problems])
+    view = store.view(wanted, config.k)
+    lacking = len(wanted) * config.k - len(view.traces)
+    if len(wanted) < config.problems or lacking:
+        held = store.index["problem_id"].nunique()
+        k = int(store.index["rollout"].max()) + 1 if len(store.index) else 0
+        raise UserError(
+            f"rollouts=bundled holds {k} rollouts of {held} problems; rollouts.problems={config.problems} with "
+            f"rollouts.k={config.k} on this problem set asks for more: use rollouts=fresh"
+        )
+    return view
+
+
+def _check_manifest(manifest: dict[str, Any], loaded: Any, template: PromptTemplate, config: RolloutsConfig) -> None:
+    """UserError where the shipped store is not what this model would have generated with these options."""
+    if manifest["weights"] != loaded.weights_hash:
+        raise UserError(f"rollouts=bundled is {manifest['model']}'s, not {loaded.name}'s: use rollouts=fresh")
+    if manifest["template"] != template.hash:
+        raise UserError("rollouts=bundled was made with another chat template or instruction: use rollouts=fresh")
+    made = {**manifest["sampling"], "seed": manifest["seed"]}
+    for option in MANIFEST_OPTIONS:
+        wanted = getattr(config, option)
+        if wanted is not None and wanted != made[option]:
+            raise UserError(
+                f"rollouts=bundled was made with {option}={made[option]}, not {wanted}: use rollouts=fresh or leave "
+                f"rollouts.{option} as it is"
+            )

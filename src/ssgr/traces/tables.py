@@ -1,0 +1,75 @@
+"""The table of pass rate x length: what a store holds, and what a cell took of it."""
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+
+from ssgr.traces.store import StoreView
+
+ROWS = ("easy", "medium", "hard", "never solved")
+COLUMNS = ("short", "moderate", "long")
+LENGTH_PERCENTILES = (33.3, 66.7)  # the bounds of length=short, moderate, long
+
+
+def selection_table(view: StoreView, rows: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Counts by pass rate (thirds: easy, medium, hard, never solved) and length (thirds of all correct traces).
+
+    Of all correct traces of the view, or of `rows` (rows of view.traces; `kept` tokens where that column is there).
+    Index ROWS; columns problems, then for each of short, moderate, long: <length>_traces and <length>_tokens
+    (prompts included), all int.
+    """
+    correct = view.traces[view.traces["correct"]]
+    counted = correct if rows is None else rows
+    names = list(ROWS)
+    level = pd.Categorical(counted["problem_id"].map(difficulty_names(view)), categories=names)
+    length = pd.Categorical(_length_names(correct["tokens"], counted["tokens"]), categories=list(COLUMNS))
+    tokens = counted["kept"] if "kept" in counted else counted["prompt_tokens"] + counted["tokens"]
+    cells = pd.DataFrame({"level": level, "length": length, "tokens": tokens.to_numpy()})
+    sums = cells.groupby(["level", "length"], observed=False)["tokens"].agg(["size", "sum"])
+    in_level = counted["problem_id"].drop_duplicates() if rows is not None else pd.Series(view.solved.index)
+    problems = in_level.map(difficulty_names(view)).value_counts()
+    table = pd.DataFrame({"problems": problems.reindex(names, fill_value=0)}, index=pd.Index(names))
+    for column in COLUMNS:
+        part = sums.xs(column, level="length")
+        table[f"{column}_traces"], table[f"{column}_tokens"] = part["size"], part["sum"]
+    return table.fillna(0).astype(int)
+
+
+def difficulty_names(view: StoreView) -> dict[str, str]:
+    """Problem id -> easy (above two thirds), medium (above one third), hard (above 0) or never solved."""
+    return {problem: _difficulty_name(int(solved), view.k) for problem, solved in view.solved.items()}
+
+
+def render_table(held: pd.DataFrame, taken: pd.DataFrame | None = None, title: str | None = None) -> Table:
+    """For the console: each cell's correct traces and tokens, below them what was taken."""
+    table = Table("", "problems", *COLUMNS, title=title or "traces and tokens by pass rate and length")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name in held.index:
+        table.add_row(name, _cell(held, taken, name, "problems"), *(_pair(held, taken, name, c) for c in COLUMNS))
+    return table
+
+
+def _difficulty_name(solved: int, k: int) -> str:
+    if solved == 0:
+        return "never solved"
+    return "easy" if 3 * solved > 2 * k else "medium" if 3 * solved > k else "hard"
+
+
+def _length_names(population: pd.Series, tokens: pd.Series) -> np.ndarray:
+    if population.empty:
+        return np.full(len(tokens), COLUMNS[0], dtype=object)
+    edges = np.percentile(population.to_numpy(), LENGTH_PERCENTILES, method="inverted_cdf")
+    return np.array(COLUMNS, dtype=object)[np.searchsorted(edges, tokens.to_numpy())]
+
+
+def _pair(held: pd.DataFrame, taken: pd.DataFrame | None, name: str, length: str) -> str:
+    text = f"{held.loc[name, f'{length}_traces']:,} · {held.loc[name, f'{length}_tokens']:,}"
+    if taken is None:
+        return text
+    return f"{text}\ntook {taken.loc[name, f'{length}_traces']:,} · {taken.loc[name, f'{length}_tokens']:,}"
+
+
+def _cell(held: pd.DataFrame, taken: pd.DataFrame | None, name: str, column: str) -> str:
+    text = f"{held.loc[name, column]:,}"
+    return text if taken is None else f"{text}\n{taken.loc[name, column]:,}"
