@@ -8,7 +8,6 @@ import numpy as np
 from ssgr.calibration import CalibrationRequest, CalibrationSet, source
 from ssgr.calibration.budget import fill, token_weights
 from ssgr.errors import CellError
-from ssgr.traces.prompts import PromptTemplate
 from ssgr.traces.store import row_seed
 
 TEXT = Path(__file__).parents[1] / "bundled" / "general_text.txt"
@@ -35,5 +34,5 @@ def general_text(request: CalibrationRequest) -> CalibrationSet:
 
 @lru_cache(maxsize=2)  # the cells of a sweep share their tokenizer
 def _tokenised(tokenizer, path: Path) -> np.ndarray:
-    template = PromptTemplate(tokenizer, "", None)
-    return np.asarray(template.text_ids(path.read_text(encoding="utf-8")), dtype=np.int32)
+    text = path.read_text(encoding="utf-8")
+    return np.asarray(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=np.int32)

@@ -18,7 +18,7 @@ def prompts_only(request: CalibrationRequest) -> CalibrationSet:
     if held < config.tokens:
         raise CellError(
             f"calibration=prompts_only: the prompts of all {len(problems):,} problems hold {held:,} tokens and "
-            f"calibration.tokens needs {config.tokens:,}; a larger problem set or a smaller calibration.tokens would help"
+            f"calibration.tokens needs {config.tokens:,}; more problems or a smaller calibration.tokens would help"
         )
     lengths = [len(sequence) for sequence in sequences]
     weights = token_weights(config.token_weights, lengths, lengths)

@@ -12,7 +12,7 @@ from ssgr.traces.selection import draw_order
 
 @source("reference_solutions", reads=frozenset({"problems"}), completions=True)
 def reference_solutions(request: CalibrationRequest) -> CalibrationSet:
-    """Prompt, solution and end of sequence, each problem once in seeded order; CellError where these hold too little."""
+    """Each problem once in seeded order: prompt, solution, end of sequence; CellError where these hold too little."""
     config, template = request.config, request.template
     problems = [problem for problem in request.problems() if problem.solution]
     if not problems:
@@ -30,7 +30,7 @@ def reference_solutions(request: CalibrationRequest) -> CalibrationSet:
     if held < config.tokens:
         raise CellError(
             f"calibration=reference_solutions: the {len(problems):,} problems with a solution hold {held:,} tokens and "
-            f"calibration.tokens needs {config.tokens:,}; a larger problem set or a smaller calibration.tokens would help"
+            f"calibration.tokens needs {config.tokens:,}; more problems or a smaller calibration.tokens would help"
         )
     lengths = [len(sequence) for sequence in packed]
     weights = token_weights(config.token_weights, lengths, prompt_lengths[: len(packed)])

@@ -190,9 +190,9 @@ class TraceStore:
 class StoreView:
     """What a cell sees of a store: some problems, the first k rollouts of each, in that order.
 
-    `traces` has one row per trace: problem_id, rollout, finish_reason, correct (bool; False where ungraded or truncated),
-    answer, prompt_tokens, tokens (generated), and where the ids lie. `pass_rate` and `solved` (correct rollouts) are
-    Series by problem_id.
+    `traces` has one row per trace: problem_id, rollout, finish_reason, correct (bool: False where ungraded or
+    truncated), answer, prompt_tokens, tokens (generated), and where the ids lie. `pass_rate` and `solved` (the number
+    of correct rollouts) are Series by problem_id.
     """
 
     def __init__(self, store: TraceStore, problems: list[Problem], k: int):

@@ -1,0 +1,119 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from ssgr.config import ProblemsConfig
+from ssgr.errors import UserError
+from ssgr.traces import problems as problems_module
+from ssgr.traces.problems import load_problems, problems_hash
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def config(path, name="jsonl", **fields):
+    names = {"question_field": "question", "answer_field": "answer", "solution_field": None}
+    names |= {"level_field": None, "subject_field": None, **fields}
+    return ProblemsConfig(name, None if path is None else str(path), instruction="", **names)
+
+
+def write(path, *rows):
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows), encoding="utf-8")
+    return path
+
+
+def test_fields_are_read_by_name_and_numbers_become_text(tmp_path):
+    row = {"problem": "1+1?", "final": 2, "steps": "add", "level": "Level 3", "type": "Algebra", "unique_id": "a/1"}
+    path = write(tmp_path / "p.jsonl", row, "", {"problem": "2+2?", "final": "4"})
+    names = {"question_field": "problem", "answer_field": "final", "solution_field": "steps"}
+    first, second = load_problems(config(path, **names, level_field="level", subject_field="type"))
+    assert (first.problem_id, first.answer, first.solution, first.level, first.subject) == (
+        "a/1",
+        "2",
+        "add",
+        3,
+        "Algebra",
+    )
+    assert (second.level, second.solution, second.subject) == (None, None, None)
+    assert len(second.problem_id) == 16
+
+
+def test_gsm8k_answers_follow_the_hashes(tmp_path):
+    path = write(tmp_path / "p.jsonl", {"question": "q", "answer": "Half of 48 is 24.\n#### 1,024"})
+    (problem,) = load_problems(config(path))
+    assert (problem.answer, problem.solution) == ("1,024", "Half of 48 is 24.")
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ('{"question": "q", "answer": ', "malformed JSON"),
+        ("[1, 2]", "JSON object"),
+        ({"question": "q"}, "without an answer"),
+        ({"question": "q", "answer": "  "}, "without an answer"),
+        ({"question": "q", "answer": "work ####"}, "without an answer"),
+        ({"question": "", "answer": "1"}, "without a question"),
+        ({"question": {"a": 1}, "answer": "1"}, "must be text"),
+        ({"id": "x", "question": "other", "answer": "1"}, "stands on line 1"),
+    ],
+)
+def test_errors_name_file_and_line(tmp_path, row, words):
+    path = write(tmp_path / "p.jsonl", {"id": "x", "question": "first", "answer": "1"}, "", row)
+    with pytest.raises(UserError, match=words) as caught:
+        load_problems(config(path))
+    assert f"{path}:3:" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_that_are_not_utf8_are_a_user_error(tmp_path):
+    (tmp_path / "p.jsonl").write_bytes(b'{"question": "\xff"}\n')
+    with pytest.raises(UserError, match=r"p\.jsonl:1: not UTF-8"):
+        load_problems(config(tmp_path / "p.jsonl"))
+
+
+@pytest.mark.parametrize("path", [None, "nowhere.jsonl"])
+def test_a_missing_file_names_the_option(path):
+    for read in (load_problems, problems_hash):
+        with pytest.raises(UserError, match=r"problems\.path"):
+            read(config(path))
+
+
+def test_an_unknown_problem_set_lists_the_choices(tmp_path):
+    with pytest.raises(UserError, match="bundled, jsonl"):
+        load_problems(config(None, name="elsewhere"))
+
+
+def test_the_hash_follows_the_contents_not_the_place(tmp_path):
+    row = {"question": "q", "answer": "1"}
+    here, there = write(tmp_path / "a.jsonl", row), write(tmp_path / "b.jsonl", row)
+    changed = write(tmp_path / "c.jsonl", {**row, "answer": "2"})
+    assert problems_hash(config(here)) == problems_hash(config(there)) != problems_hash(config(changed))
+
+
+def test_bundled_problems_come_from_the_packages_parquet(tmp_path, monkeypatch):
+    row = {"problem_id": "b1", "question": "q", "answer": "1", "solution": "s", "level": 2, "family": "sums"}
+    path = tmp_path / "calibration.parquet"
+    pq.write_table(pa.Table.from_pylist([{**row, "subject": None}]), path)
+    monkeypatch.setattr(problems_module, "BUNDLED", path)
+    (problem,) = load_problems(config(None, name="bundled"))
+    assert (problem.problem_id, problem.level, problem.family, problem.subject) == ("b1", 2, "sums", None)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no real data here")
+def test_real_gsm8k_loads():
+    problems = load_problems(config(SHARED / "gsm8k_train.jsonl"))
+    assert len(problems) == 7473
+    assert all(problem.answer.replace(",", "").lstrip("-").replace(".", "").isdigit() for problem in problems)
+
+
+def test_selection_problems_and_calibration_import_no_torch():
+    code = (
+        "import sys, ssgr.traces.selection, ssgr.traces.problems, ssgr.calibration\n"
+        "ssgr.calibration.SOURCES.names()\n"
+        "print([name for name in ('torch', 'transformers', 'lm_eval', 'sympy') if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
