@@ -2,12 +2,13 @@
 
 from types import SimpleNamespace
 
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
 from ssgr.config import DifficultyConfig, LengthConfig, RolloutsConfig, SelectionConfig
 from ssgr.engines.base import Generation
 from ssgr.traces.problems import Problem
 from ssgr.traces.store import Trace, TraceStore
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 R1_STYLE_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}<|user|>{{ m['content'] }}{% else %}"

@@ -2,6 +2,7 @@ import threading
 import time
 
 import pytest
+
 from ssgr.traces import grading
 from ssgr.traces.grading import Grade, equivalent, extract_answer, grade, last_boxed
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from ssgr.config import ProblemsConfig
 from ssgr.errors import UserError
 from ssgr.traces import problems as problems_module

@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import pytest
-from ssgr.errors import UserError
-from ssgr.traces.prompts import PromptTemplate, answer_text
 from synthetic_traces import byte_tokenizer
 from transformers import AutoTokenizer
+
+from ssgr.errors import UserError
+from ssgr.traces.prompts import PromptTemplate, answer_text
 
 R1 = Path(__file__).parents[2].parent / "shared" / "models" / "r1_tokenizer"
 

@@ -1,0 +1,117 @@
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from synthetic_traces import make_problems
+
+from ssgr.engines.base import Sampling
+from ssgr.errors import UserError
+from ssgr.traces.problems import Problem
+from ssgr.traces.store import Trace, TraceStore, row_seed, store_key
+
+
+def trace(problem_id, rollout, output=(7, 8), correct=True, finish_reason="stop"):
+    return Trace(problem_id, rollout, [1, 2, 3], list(output), finish_reason, correct, "1")
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = TraceStore.open(tmp_path / "s", {"model": "m"})
+    store.set_problems(make_problems(3))
+    return store
+
+
+def test_what_is_missing_goes_rollout_by_rollout(store):
+    assert store.missing(["p1", "p0"], 2) == [("p1", 0), ("p0", 0), ("p1", 1), ("p0", 1)]
+    store.append([trace("p0", 0), trace("p1", 1)])
+    for opened in (store, TraceStore.open(store.folder)):
+        assert opened.missing(["p1", "p0"], 2) == [("p1", 0), ("p0", 1)]
+
+
+def test_rows_come_back_exactly_and_in_the_order_asked_for(store):
+    store.append([trace("p1", 0, [5]), trace("p0", 1, [6, 6])])
+    store.append([trace("p0", 0, [], finish_reason="length", correct=False)])
+    view = TraceStore.open(store.folder).view(store.problems, 2)
+    assert view.traces[["problem_id", "rollout"]].values.tolist() == [["p0", 0], ["p0", 1], ["p1", 0]]
+    assert view.traces["tokens"].tolist() == [0, 2, 1] and view.traces["prompt_tokens"].tolist() == [3, 3, 3]
+    outputs = [output.tolist() for _, output in view.sequences(view.traces.iloc[[2, 0, 1]])]
+    assert outputs == [[5], [], [6, 6]]
+    prompts = [prompt for prompt, _ in view.sequences(view.traces)]
+    assert all(np.array_equal(prompt, [1, 2, 3]) and prompt.dtype == np.int32 for prompt in prompts)
+
+
+def test_pass_rates_count_every_rollout_and_no_truncated_trace(store):
+    store.append([trace("p0", 0), trace("p0", 1, correct=False), trace("p1", 0, finish_reason="length")])
+    store.append([trace("p1", 1, correct=None)])
+    view = store.view(store.problems, 2)
+    assert view.pass_rate.to_dict() == {"p0": 0.5, "p1": 0.0, "p2": 0.0}
+
+
+def test_a_view_does_not_see_what_else_the_store_holds(store):
+    store.append([trace("p0", 0), trace("p1", 0)])
+    before = store.view(store.problems[:1], 1)
+    store.set_problems([Problem("new", "q", "1")])
+    store.append([trace("p0", 1), trace("new", 0), trace("p2", 0)])
+    after = store.view(store.problems[:1], 1)
+    assert before.traces.equals(after.traces) and before.pass_rate.equals(after.pass_rate)
+
+
+@pytest.mark.parametrize("changed", [Problem("p0", "another question", "1"), Problem("p0", "What is 0 + 1?", "2")])
+def test_traces_of_a_changed_problem_are_not_used(store, changed):
+    store.append([trace("p0", 0), trace("p1", 0)])
+    store.set_problems([changed])
+    for opened in (store, TraceStore.open(store.folder)):
+        assert opened.missing(["p0", "p1"], 1) == [("p0", 0)]
+        assert opened.view([changed], 1).traces.empty
+    store.append([trace("p0", 0, [9])])
+    view = store.view([changed], 1)
+    assert view.sequences(view.traces)[0][1].tolist() == [9]
+    store.set_problems(make_problems(1))  # and back: the first trace is the right one again
+    view = store.view(store.problems[:1], 1)
+    assert view.sequences(view.traces)[0][1].tolist() == [7, 8]
+
+
+def test_half_written_parts_are_ignored_and_replaced(store):
+    store.append([trace("p0", 0)])
+    store.append([trace("p1", 0)])
+    parts = store.folder / "traces"
+    leftover = parts / ".part-00002.parquet.abc.partial"
+    leftover.write_bytes(b"PAR1")
+    whole = (parts / "part-00001.parquet").read_bytes()
+    (parts / "part-00001.parquet").write_bytes(whole[: len(whole) // 2])
+    opened = TraceStore.open(store.folder)
+    assert opened.missing(["p0", "p1"], 1) == [("p1", 0)]
+    opened.append([trace("p1", 0)])
+    assert not leftover.exists()
+    assert (parts / "part-00001.parquet").read_bytes() == whole
+
+
+def test_a_part_holds_the_documented_columns(store):
+    store.append([trace("p0", 0)])
+    columns = pq.read_schema(store.folder / "traces" / "part-00000.parquet").names
+    wanted = ["problem_id", "rollout", "prompt_ids", "output_ids", "finish_reason", "correct", "answer"]
+    assert columns[:7] == wanted
+
+
+def test_opening_nothing_is_a_user_error_and_makes_nothing(tmp_path):
+    with pytest.raises(UserError, match="no trace store"):
+        TraceStore.open(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_the_manifest_stays_as_it_was_first_written(store):
+    assert TraceStore.create(store.folder, {"model": "other"}).manifest == {"model": "m"}
+
+
+def test_the_key_follows_everything_that_changes_a_token():
+    base = {"weights_hash": "w", "dtype": "bfloat16", "engine": "hf", "template": "t", "seed": 0, "problem_set": "b"}
+    base["sampling"] = Sampling(0.6, 0.95, 100)
+    other = {"weights_hash": "v", "dtype": "float32", "engine": "vllm", "template": "u", "seed": 1, "problem_set": "c"}
+    keys = {store_key(**base)} | {store_key(**{**base, name: value}) for name, value in other.items()}
+    keys |= {store_key(**{**base, "sampling": s}) for s in (Sampling(0.7, 0.95, 100), Sampling(0.6, 0.95, 99))}
+    assert len(keys) == 1 + len(other) + 2
+
+
+def test_row_seeds_differ_and_fit_63_bits():
+    seeds = {row_seed(s, p, r) for s in range(3) for p in ("a", "b", "a/1") for r in range(20)}
+    assert len(seeds) == 180 and all(0 <= seed < 2**63 for seed in seeds)
+    assert row_seed(0, "a", 1) == row_seed(0, "a", 1)
