@@ -1,0 +1,181 @@
+"""SparseGPT (Frantar and Alistarh 2023): optimal brain surgeon over the columns of one linear.
+
+With H = G + λI and H⁻¹ = UᵀU, U upper triangular, U_jj² is the inverse of the j-th diagonal entry once the columns
+before j are fixed. Pruning w_j costs w_j² / U_jj² (Hassibi and Stork 1993), and the best answer of the columns that
+are still free is w_k −= (w_j / U_jj) U_jk for k > j.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ssgr.config import SparseGPTConfig
+from ssgr.errors import CellError, UserError
+from ssgr.pruning.base import PRUNERS, Pruned, Pruner
+from ssgr.pruning.sparsity import Quota, lowest, spread
+from ssgr.pruning.statistics import InputStatistics
+
+STRIP = 32  # columns walked one by one before their errors reach the rest of the block in one product
+PROBES = 16
+TOLERANCE = 1e-3  # of (U H Uᵀ − I) v against v, for random v
+ATTEMPTS = (  # what is tried in turn when a factor fails: dtype and multiple of the damping
+    (torch.float32, 1.0),
+    (torch.float64, 1.0),
+    *((torch.float64, 10.0**power) for power in range(1, 6)),
+)
+
+
+@PRUNERS.register("sparsegpt")
+class SparseGPT(Pruner):
+    """Masks per block of `block_size` columns over all rows (or per n:m group), and updates what stays.
+
+    Columns that no token reached know no error: they lose their share by magnitude, and nothing is updated from or to
+    them. In an n:m group they compete under the damped objective, w²λ, since the group's count is fixed.
+    """
+
+    needs = "gram"
+
+    def __init__(self, config: SparseGPTConfig):
+        super().__init__(config)
+        self._factored_for: InputStatistics | None = None
+        if config.damping <= 0:
+            raise UserError(f"pruner.damping={config.damping}: must be above 0")
+        if config.block_size < 1:
+            raise UserError(f"pruner.block_size={config.block_size}: must be at least 1")
+
+    def prune(self, weight: torch.Tensor, statistics: InputStatistics, quota: Quota) -> Pruned:
+        if self._factored_for is not statistics:  # linears that share an input share its factor too
+            self._factored, self._factored_for = factored(statistics, self.config.damping), statistics
+        factor, reached, info = self._factored
+        if quota.n is not None:
+            new, mask = walk_groups(weight, factor, self.config.block_size, quota.n, quota.m)
+        else:
+            new, mask = walk_blocks(weight, factor, self.config.block_size, quota.count, reached)
+        return Pruned(new, mask, info)
+
+
+def factored(statistics: InputStatistics, share: float) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+    """U (fp32 [in, in]), which columns a token reached (bool [in]), and what the report says of the damping."""
+    gram = statistics.gram()
+    reached = gram.diagonal() > 0
+    basis = statistics.damping_basis()
+    if not reached.any():  # nothing to go by: magnitude alone decides
+        gram, basis = torch.eye(len(gram), dtype=gram.dtype, device=gram.device), 1.0
+    factor, damping, steps = inverse_factor(gram, share * basis, statistics.name)
+    median = float(gram.diagonal().median())
+    info = {"damping": damping, "damping_over_median_diagonal": damping / median if median > 0 else None}
+    return factor, reached, info | ({"damping_steps": steps} if steps else {})
+
+
+def inverse_factor(gram: torch.Tensor, damping: float, name: str) -> tuple[torch.Tensor, float, list[str]]:
+    """U (fp32, upper triangular [in, in]) with UᵀU = (G + λI)⁻¹, the λ that was used, and the attempts that failed.
+
+    One Cholesky factorisation of the matrix with rows and columns reversed and a triangular solve, so that the inverse
+    itself is never formed. Raises CellError where even 100,000 times the damping does not help.
+    """
+    steps: list[str] = []
+    for dtype, multiple in ATTEMPTS:
+        used = damping * multiple
+        damped = gram + used * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        lower, failed = torch.linalg.cholesky_ex(damped.to(dtype).flip(0, 1))
+        if not failed:
+            identity = torch.eye(len(gram), dtype=dtype, device=gram.device)
+            factor = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
+            residual = probe_residual(factor, damped)
+            if residual < TOLERANCE:
+                return factor.float(), used, steps
+        reason = "not positive definite" if failed else f"residual {residual:.1g}"
+        steps.append(f"{str(dtype).removeprefix('torch.')}, damping {used:.3g}: {reason}")
+    raise CellError(f"{name}: the Gram matrix cannot be factored, even with damping {used:.3g}")
+
+
+def probe_residual(factor: torch.Tensor, damped: torch.Tensor) -> float:
+    """‖(U H Uᵀ − I) V‖ / ‖V‖ for a few random signs V: a Cholesky that returns is not yet one that is right."""
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.randint(0, 2, (len(damped), PROBES), generator=generator).to(damped) * 2 - 1
+    factor = factor.to(damped.dtype)
+    residual = float((factor @ (damped @ (factor.T @ signs)) - signs).norm() / signs.norm())
+    return residual if math.isfinite(residual) else math.inf
+
+
+def block_quotas(count: int, reached: torch.Tensor, rows: int, bounds: list[tuple[int, int]]) -> tuple[list[int], int]:
+    """How many weights each block loses in its reached columns, and how many all unreached columns lose together."""
+    live = int(reached.sum())
+    live_count, dead_count = spread(count, [live * rows, (len(reached) - live) * rows])
+    return spread(live_count, [int(reached[start:end].sum()) * rows for start, end in bounds]), dead_count
+
+
+def walk_blocks(
+    weight: torch.Tensor, factor: torch.Tensor, block_size: int, count: int, reached: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unstructured: the mask of a block is chosen when the walk reaches it, over all rows of its reached columns."""
+    rows, columns = weight.shape
+    bounds = cut(0, columns, block_size)
+    counts, dead_count = block_quotas(count, reached, rows, bounds)
+    counts = dict(zip(bounds, counts, strict=True))
+    mask = torch.zeros(columns, rows, dtype=torch.bool, device=weight.device)
+    mask[~reached] = lowest(weight[:, ~reached].abs(), dead_count).T
+    deviation = factor.diagonal()
+
+    def choose(answer: torch.Tensor, start: int, end: int) -> None:
+        inside = reached[start:end].nonzero().flatten() + start
+        saliency = (answer[inside] / deviation[inside, None]).square()
+        mask[inside] = lowest(saliency.T.contiguous(), counts[start, end]).T
+
+    return walk(weight, factor, mask, bounds, STRIP, choose_block=choose), mask.T
+
+
+def walk_groups(
+    weight: torch.Tensor, factor: torch.Tensor, block_size: int, n: int, m: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """n:m: the mask of m neighbouring inputs is chosen when the walk reaches the first of them, row by row."""
+    rows, columns = weight.shape
+    mask = torch.zeros(columns, rows, dtype=torch.bool, device=weight.device)
+    deviation = factor.diagonal()
+
+    def choose(answer: torch.Tensor, start: int, end: int) -> None:
+        saliency = (answer[start:end] / deviation[start:end, None]).square()
+        lost = saliency.argsort(dim=0, stable=True)[: m - n]
+        mask[start:end].scatter_(0, lost, True)
+
+    # neither a block nor a strip may cut a group in two
+    bounds, strip = cut(0, columns, max(m, block_size - block_size % m)), max(m, STRIP - STRIP % m)
+    return walk(weight, factor, mask, bounds, strip, choose_group=choose, group=m), mask.T
+
+
+def walk(
+    weight: torch.Tensor,
+    factor: torch.Tensor,
+    mask: torch.Tensor,
+    bounds: list[tuple[int, int]],
+    strip: int,
+    choose_block: Callable[[torch.Tensor, int, int], None] | None = None,
+    choose_group: Callable[[torch.Tensor, int, int], None] | None = None,
+    group: int = 1,
+) -> torch.Tensor:
+    """The updated weight fp32 [out, in]; `mask` [in, out] is filled by the choosers on the way.
+
+    A column's error reaches its strip at once, the rest of its block after the strip and all later columns after the
+    block, in one product each: the numbers are those of the plain column walk.
+    """
+    answer = weight.T.contiguous()  # columns as rows: every step works on contiguous memory
+    errors = torch.empty_like(answer)
+    for start, end in bounds:
+        if choose_block:
+            choose_block(answer, start, end)
+        for first, last in cut(start, end, strip):
+            for column in range(first, last):
+                if choose_group and column % group == 0:
+                    choose_group(answer, column, column + group)
+                torch.mul(answer[column], mask[column], out=errors[column]).div_(factor[column, column])
+                if column + 1 < last:
+                    answer[column + 1 : last].addr_(factor[column, column + 1 : last], errors[column], alpha=-1)
+            answer[last:end].addmm_(factor[first:last, last:end].T, errors[first:last], alpha=-1)
+        answer[end:].addmm_(factor[start:end, end:].T, errors[start:end], alpha=-1)
+    return answer.masked_fill_(mask, 0.0).T.contiguous()
+
+
+def cut(start: int, end: int, size: int) -> list[tuple[int, int]]:
+    return [(first, min(first + size, end)) for first in range(start, end, size)]

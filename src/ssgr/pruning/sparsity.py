@@ -1,0 +1,118 @@
+"""Which entries are pruned: exact counts, never a threshold. Ties go by index, the lowest index is pruned first."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ssgr.config import SparsityConfig
+from ssgr.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """The share of the prunable weights that is masked; n:m keeps n of every m inputs."""
+
+    value: float
+    n: int | None = None
+    m: int | None = None
+
+    @property
+    def pattern(self) -> str:
+        return "unstructured" if self.n is None else f"{self.n}:{self.m}"
+
+    @classmethod
+    def from_config(cls, config: SparsityConfig) -> "Sparsity":
+        """Raises UserError for values outside [0, 1), for n without m, and for a value that contradicts n:m."""
+        value, n, m = config.value, config.n, config.m
+        if (n is None) != (m is None):
+            raise UserError("sparsity.n and sparsity.m belong together: set both, or neither")
+        if n is not None:
+            if not 0 < n < m:
+                raise UserError(f"sparsity.n={n}, sparsity.m={m}: n:m keeps n of every m inputs, 0 < n < m")
+            if value is not None and abs(value - (1 - n / m)) > 1e-9:
+                raise UserError(f"sparsity.value={value} contradicts {n}:{m}, which masks {1 - n / m:g}")
+            return cls(1 - n / m, n, m)
+        if value is None or not 0 <= value < 1:
+            raise UserError(f"sparsity.value={value}: give a share of weights to mask, 0 <= value < 1")
+        return cls(float(value))
+
+
+@dataclass(frozen=True)
+class Quota:
+    """How many weights of one matrix are masked, and in which pattern."""
+
+    count: int
+    n: int | None = None
+    m: int | None = None
+
+
+def matrix_quotas(
+    targets: dict[str, float], shapes: dict[str, tuple[int, int]], sparsity: Sparsity
+) -> dict[str, Quota]:
+    """The quota of each matrix, from the share each should lose and its shape (out, in).
+
+    Counts are floor or ceil of share x weights, by largest remainder, so that the model's total is exact too. Raises
+    UserError naming a matrix whose inputs are not a multiple of m.
+    """
+    if sparsity.n is None:
+        exact = {name: targets[name] * out * columns for name, (out, columns) in shapes.items()}
+        counts = largest_remainder(list(exact.values()))
+        return {name: Quota(count) for name, count in zip(exact, counts, strict=True)}
+    for name, (_, columns) in shapes.items():
+        if columns % sparsity.m:
+            raise UserError(f"sparsity {sparsity.pattern}: {name} has {columns} inputs, not a multiple of {sparsity.m}")
+    dropped = sparsity.m - sparsity.n
+    return {
+        name: Quota(out * columns // sparsity.m * dropped, sparsity.n, sparsity.m)
+        for name, (out, columns) in shapes.items()
+    }
+
+
+def largest_remainder(shares: list[float]) -> list[int]:
+    """Whole numbers, each the floor or ceil of its share, whose sum is the rounded sum of the shares."""
+    floors = [int(share + 1e-9) for share in shares]  # 0.55 * 100 is a little more or less than 55
+    missing = round(sum(shares)) - sum(floors)
+    order = sorted(range(len(shares)), key=lambda index: floors[index] - shares[index])
+    for index in order[: max(missing, 0)]:
+        floors[index] += 1
+    return floors
+
+
+def spread(count: int, sizes: list[int]) -> list[int]:
+    """`count` cut over consecutive parts by cumulative rounding: no part takes more than its size."""
+    total, seen, taken, parts = sum(sizes), 0, 0, []
+    for size in sizes:
+        seen += size
+        upto = (count * seen * 2 + total) // (2 * total) if total else 0
+        parts.append(upto - taken)
+        taken = upto
+    return parts
+
+
+def lowest(saliency: torch.Tensor, count: int) -> torch.Tensor:
+    """A mask (bool, the shape of `saliency`) of exactly the `count` smallest entries, equals in row-major order."""
+    flat = saliency.flatten()
+    if count == 0:
+        return torch.zeros_like(saliency, dtype=torch.bool)
+    threshold = flat.kthvalue(count).values
+    mask, ties = flat < threshold, flat == threshold
+    mask |= ties & (ties.cumsum(0) <= count - mask.sum())
+    return mask.view(saliency.shape)
+
+
+def lowest_per_row(saliency: torch.Tensor, count: int) -> torch.Tensor:
+    """A mask of exactly `count` entries [out, in]: each row loses its smallest floor or ceil of count / out."""
+    rows, columns = saliency.shape
+    each, more = divmod(count, rows)
+    quotas = torch.full((rows, 1), each, device=saliency.device)
+    quotas[:more] += 1  # all rows have the same remainder, so the first ones get the rest
+    order = saliency.argsort(dim=1, stable=True)
+    ranked = torch.arange(columns, device=saliency.device) < quotas
+    return torch.zeros_like(saliency, dtype=torch.bool).scatter_(1, order, ranked)
+
+
+def lowest_in_groups(saliency: torch.Tensor, n: int, m: int) -> torch.Tensor:
+    """A mask [out, in] that keeps the n largest of every m neighbouring inputs in a row."""
+    groups = saliency.view(saliency.shape[0], -1, m)
+    order = groups.argsort(dim=2, stable=True)[..., : m - n]
+    return torch.zeros_like(groups, dtype=torch.bool).scatter_(2, order, True).view(saliency.shape)
