@@ -6,17 +6,17 @@ else the cache holds.
 
 import hashlib
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 
 from ssgr.config import Correctness, DifficultyConfig, LengthConfig, SelectionConfig, Within
 from ssgr.errors import CellError, UserError
+from ssgr.traces.bins import check_bins, in_pass_rate_bin, length_mask
 from ssgr.traces.store import StoreView
 from ssgr.traces.tables import selection_table
 
-LARGEST_K = 1_000
+__all__ = ["Selection", "check_bins", "draw_order", "eligible", "select", "trace_names"]
 
 
 @dataclass(frozen=True)
@@ -81,61 +81,6 @@ def eligible(
     return right & in_difficulty & in_length
 
 
-def length_mask(tokens: np.ndarray, population: np.ndarray, percentile: list[float] | None) -> np.ndarray:
-    """Which of these lengths lie in the percentiles [lo, hi] of the lengths tokens[population].
-
-    A bin is (length at lo, length at hi], so equal lengths fall on one side together and neighbouring bins share
-    nothing; 0 and 100 are open ends, so that nothing falls outside every bin.
-    """
-    inside = np.ones(len(tokens), bool)
-    if percentile is None:
-        return inside
-    if not population.any():
-        return ~inside
-    low, high = percentile
-    lengths = tokens[population]
-    if low > 0:
-        inside &= tokens > np.percentile(lengths, low, method="inverted_cdf")
-    if high < 100:
-        inside &= tokens <= np.percentile(lengths, high, method="inverted_cdf")
-    return inside
-
-
-def in_pass_rate_bin(solved: int, k: int, pass_rate: list[float]) -> bool:
-    """Whether solved / k lies in (lo, hi], in exact arithmetic: 0.3333 in an option file means a third."""
-    low, high = (_as_fraction(bound) for bound in pass_rate)
-    return low < Fraction(solved, k) <= high
-
-
-def check_bins(
-    k: int,
-    difficulty: DifficultyConfig,
-    length: LengthConfig | None = None,
-    selection: SelectionConfig | None = None,
-) -> None:
-    """UserError, before anything is generated, for bins that make no sense or that k rollouts cannot populate."""
-    if k < 1:
-        raise UserError(f"rollouts.k={k}: at least one rollout of each problem is needed")
-    if selection is not None and selection.max_traces_per_problem < 1:
-        raise UserError(f"selection.max_traces_per_problem={selection.max_traces_per_problem}: must be at least 1")
-    if difficulty.pass_rate is not None:
-        _check_range("difficulty.pass_rate", difficulty.pass_rate, 0, 1)
-        if not _populated(k, difficulty.pass_rate):
-            enough = next((n for n in range(1, LARGEST_K + 1) if _populated(n, difficulty.pass_rate)), None)
-            help_ = f"the smallest k that can is rollouts.k={enough}" if enough else f"no k up to {LARGEST_K} can"
-            low, high = difficulty.pass_rate
-            raise UserError(
-                f"difficulty={difficulty.name} (pass rate in ({low:g}, {high:g}]): {k} rollouts of a problem cannot "
-                f"have such a pass rate; {help_}"
-            )
-    if difficulty.level is not None:
-        _check_range("difficulty.level", difficulty.level, 0, None, may_touch=True)
-    if length is not None and length.percentile is not None:
-        _check_range("length.percentile", length.percentile, 0, 100)
-    if length is not None and length.tokens is not None:
-        _check_range("length.tokens", length.tokens, 0, None, may_touch=True)
-
-
 def draw_order(seed: int, purpose: str, names: list[str]) -> np.ndarray:
     """A random order of these names that depends on the seed and each name alone, not on the other names."""
     keys = [hashlib.blake2b(f"{seed}/{purpose}/{name}".encode(), digest_size=16).digest() for name in names]
@@ -171,26 +116,6 @@ def _in_difficulty(view: StoreView, difficulty: DifficultyConfig) -> np.ndarray:
             )
         problems &= {i for i, level in levels.items() if low <= level <= high}
     return view.traces["problem_id"].isin(problems).to_numpy(bool)
-
-
-def _as_fraction(bound: float) -> Fraction:
-    """The nearest simple fraction where one is meant (0.6667, 0.333), else the bound itself."""
-    simple = Fraction(bound).limit_denominator(LARGEST_K)
-    return simple if abs(simple - Fraction(bound)) <= Fraction(1, 10_000) else Fraction(bound)
-
-
-def _populated(k: int, pass_rate: list[float]) -> bool:
-    return any(in_pass_rate_bin(solved, k, pass_rate) for solved in range(1, k + 1))
-
-
-def _check_range(option: str, bounds: list[float], least: float, most: float | None, may_touch: bool = False) -> None:
-    if len(bounds) != 2:
-        raise UserError(f"{option}={list(bounds)}: two numbers are needed, [lo, hi]")
-    low, high = bounds
-    ordered = low <= high if may_touch else low < high
-    if not (ordered and low >= least and (most is None or high <= most)):
-        limits = f"from {least} to {most}" if most is not None else f"of at least {least}"
-        raise UserError(f"{option}={list(bounds)}: needs [lo, hi] {limits} with lo {'<=' if may_touch else '<'} hi")
 
 
 def _too_few(

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
+from ssgr.traces.bins import length_at
 from ssgr.traces.store import StoreView
 
 ROWS = ("easy", "medium", "hard", "never solved")
@@ -59,7 +60,7 @@ def _difficulty_name(solved: int, k: int) -> str:
 def _length_names(population: pd.Series, tokens: pd.Series) -> np.ndarray:
     if population.empty:
         return np.full(len(tokens), COLUMNS[0], dtype=object)
-    edges = np.percentile(population.to_numpy(), LENGTH_PERCENTILES, method="inverted_cdf")
+    edges = [length_at(population.to_numpy(), percentile) for percentile in LENGTH_PERCENTILES]
     return np.array(COLUMNS, dtype=object)[np.searchsorted(edges, tokens.to_numpy())]
 
 

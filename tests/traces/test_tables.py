@@ -1,0 +1,43 @@
+import io
+
+from rich.console import Console
+from synthetic_traces import difficulty, length, make_view, selection
+
+from ssgr.traces.selection import select
+from ssgr.traces.tables import render_table, selection_table
+
+STORE = {"easy": [10, 10, 20], "medium": [20, 30, -5], "hard": [30, -5, -5], "never": [-5, -5, -5]}
+
+
+def test_the_table_counts_correct_traces_and_their_tokens(tmp_path):
+    table = selection_table(make_view(tmp_path, STORE))
+    assert table.index.tolist() == ["easy", "medium", "hard", "never solved"]
+    assert table["problems"].tolist() == [1, 1, 1, 1]
+    assert table["short_traces"].tolist() == [2, 0, 0, 0]
+    assert table["moderate_traces"].tolist() == [1, 1, 0, 0]
+    assert table["long_traces"].tolist() == [0, 1, 1, 0]
+    assert table["short_tokens"].tolist() == [28, 0, 0, 0]
+    assert table["long_tokens"].tolist() == [0, 34, 34, 0]
+
+
+def test_a_selections_table_counts_what_was_kept(tmp_path):
+    view = make_view(tmp_path, STORE)
+    chosen = select(view, selection("any", 3), difficulty(), length(), 0, 150, 64)
+    columns = [column for column in chosen.table if column.endswith("_tokens")]
+    assert chosen.table[columns].to_numpy().sum() == 150
+    traces = [column for column in chosen.table if column.endswith("_traces")]
+    assert chosen.table[traces].to_numpy().sum() == len(chosen.rows)
+
+
+def test_an_unsolved_store_has_a_table(tmp_path):
+    table = selection_table(make_view(tmp_path, {"a": [-1, -2]}))
+    assert table.to_numpy().sum() == 1 and table.loc["never solved", "problems"] == 1
+
+
+def test_it_prints(tmp_path):
+    view = make_view(tmp_path, STORE)
+    chosen = select(view, selection(), difficulty(), length(), 0, 20, 64)
+    text = io.StringIO()
+    Console(file=text, width=120).print(render_table(selection_table(view), chosen.table))
+    for word in ("short", "moderate", "long", "easy", "medium", "hard", "never solved", "took"):
+        assert word in text.getvalue()
