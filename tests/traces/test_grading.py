@@ -59,6 +59,14 @@ def test_an_answer_that_costs_too_much_is_wrong_and_the_next_is_graded(monkeypat
     assert equivalent("\\sqrt{27}", "3\\sqrt{3}")
 
 
+def test_a_math_verify_that_does_not_start_is_no_wrong_answer(monkeypatch, tmp_path):
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name")
+    monkeypatch.setattr(grading, "_WORKER", tmp_path / "broken.py")
+    monkeypatch.setattr(grading, "_worker", grading._Worker())
+    with pytest.raises(RuntimeError, match="does not start"):
+        equivalent("\\sqrt{48}", "4\\sqrt{3}")
+
+
 @pytest.mark.parametrize(
     ("text", "answer"),
     [

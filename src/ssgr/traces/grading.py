@@ -130,6 +130,7 @@ class _Worker:
 
     def verify(self, answer: str, gold: str) -> bool:
         request = json.dumps({"answer": answer, "gold": gold, "seconds": ANSWER_SECONDS}) + "\n"
+        reply = ""
         with self._lock:
             try:
                 process = self._running()
@@ -137,10 +138,11 @@ class _Worker:
                 process.stdin.flush()
                 reply = process.stdout.readline()
             except BrokenPipeError:
-                reply = ""
-            if not reply:
-                self.close()
-            return reply.strip() == "true"
+                pass
+            finally:
+                if not reply:  # ended by its alarm, or interrupted here: its reply must not answer the next request
+                    self.close()
+        return reply.strip() == "true"
 
     def _running(self) -> subprocess.Popen:
         # a forked child must not talk through its parent's pipes
@@ -148,6 +150,8 @@ class _Worker:
             command = [sys.executable, "-P", str(_WORKER)]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
             self._process, self._owner = subprocess.Popen(command, text=True, encoding="utf-8", **pipes), os.getpid()
+            if self._process.stdout.readline().strip() != "ready":
+                raise RuntimeError(f"math-verify does not start: try {' '.join(command)}")
         return self._process
 
     def close(self) -> None:

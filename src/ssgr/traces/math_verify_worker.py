@@ -1,4 +1,4 @@
-"""Run by grading.py as a child process: reads {answer, gold, seconds} lines, writes true or false.
+"""Run by grading.py as a child process: reads {answer, gold, seconds} lines, writes ready, then true or false for each.
 
 The alarm has no handler, so the system ends this process when one answer takes too long, whatever it computes.
 """
@@ -17,6 +17,7 @@ def main() -> None:
     from math_verify import parse, verify
 
     logging.disable(logging.CRITICAL)
+    print("ready", flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         signal.alarm(request["seconds"])

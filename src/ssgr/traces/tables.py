@@ -42,12 +42,13 @@ def difficulty_names(view: StoreView) -> dict[str, str]:
 
 
 def render_table(held: pd.DataFrame, taken: pd.DataFrame | None = None, title: str | None = None) -> Table:
-    """For the console: each cell's correct traces and tokens, below them what was taken."""
-    table = Table("", "problems", *COLUMNS, title=title or "traces and tokens by pass rate and length")
+    """For the console: each cell's traces and tokens, below them what was taken where anything was."""
+    table = Table("", "problems", *COLUMNS, title=title or "correct traces · tokens, by pass rate and length")
     for column in table.columns[1:]:
         column.justify = "right"
     for name in held.index:
-        table.add_row(name, _cell(held, taken, name, "problems"), *(_pair(held, taken, name, c) for c in COLUMNS))
+        cells = [("problems",), *((f"{length}_traces", f"{length}_tokens") for length in COLUMNS)]
+        table.add_row(name, *(_cell(held, taken, name, columns) for columns in cells))
     return table
 
 
@@ -64,13 +65,10 @@ def _length_names(population: pd.Series, tokens: pd.Series) -> np.ndarray:
     return np.array(COLUMNS, dtype=object)[np.searchsorted(edges, tokens.to_numpy())]
 
 
-def _pair(held: pd.DataFrame, taken: pd.DataFrame | None, name: str, length: str) -> str:
-    text = f"{held.loc[name, f'{length}_traces']:,} · {held.loc[name, f'{length}_tokens']:,}"
-    if taken is None:
-        return text
-    return f"{text}\ntook {taken.loc[name, f'{length}_traces']:,} · {taken.loc[name, f'{length}_tokens']:,}"
-
-
-def _cell(held: pd.DataFrame, taken: pd.DataFrame | None, name: str, column: str) -> str:
-    text = f"{held.loc[name, column]:,}"
-    return text if taken is None else f"{text}\n{taken.loc[name, column]:,}"
+def _cell(held: pd.DataFrame, taken: pd.DataFrame | None, row: str, columns: tuple[str, ...]) -> str:
+    lines = [
+        " · ".join(f"{frame.loc[row, column]:,}" for column in columns) for frame in (held, taken) if frame is not None
+    ]
+    if taken is None or not taken.loc[row, columns[0]]:
+        return lines[0]
+    return f"{lines[0]}\ntook {lines[1]}"
