@@ -106,10 +106,17 @@ class Calibration:
         for position, batch in enumerate(self.batches):
             first = torch.zeros_like(batch.real)
             first[:, 0] = True
+            first, weights = first[batch.real], batch.weights[batch.real]
 
-            def add(name: str, inputs: torch.Tensor, batch: Batch = batch, first: torch.Tensor = first) -> None:
-                sink = first[batch.real] | (token_norms(inputs[batch.real]) > thresholds[name])
-                statistics[name].add(inputs[batch.real], batch.weights[batch.real], sink)
+            def add(
+                name: str,
+                inputs: torch.Tensor,
+                real: torch.Tensor = batch.real,
+                first: torch.Tensor = first,
+                weights: torch.Tensor = weights,
+            ) -> None:
+                tokens = inputs[real]
+                statistics[name].add(tokens, weights, first | (token_norms(tokens) > thresholds[name]))
 
             output = run(block, batch, index, leaders, add, to_the_end=carry_on)
             if carry_on:

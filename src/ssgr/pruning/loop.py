@@ -125,7 +125,7 @@ def prune_linear(
 ) -> dict[str, Any]:
     """Prunes one linear in place and returns its row of the report."""
     started = time.perf_counter()
-    weight = linear.weight.data.float()
+    weight = linear.weight.data.to(torch.float32, copy=True)
     if not torch.isfinite(weight).all():
         raise CellError(f"{name}: its weights are NaN or infinite")
     row: dict[str, Any] = {"name": name, "shape": list(weight.shape), "target": quota.count / weight.numel()}

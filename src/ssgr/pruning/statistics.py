@@ -16,7 +16,7 @@ PANEL = 256  # columns of one panel of the symmetric product
 
 def token_norms(inputs: torch.Tensor) -> torch.Tensor:
     """The norm of each token [tokens] in fp32, from inputs [tokens, in]."""
-    return torch.linalg.vector_norm(inputs, dim=-1, dtype=torch.float32)
+    return torch.linalg.vector_norm(inputs.float(), dim=-1)
 
 
 def sink_threshold(norms: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,163 @@
+"""Every pruner against its oracle, one matrix at a time."""
+
+import numpy as np
+import pruning_oracles
+import pytest
+import torch
+
+from ssgr.config import Sinks
+from ssgr.errors import CellError, UserError
+from ssgr.pruning import sparsegpt
+from ssgr.pruning.base import PRUNERS
+from ssgr.pruning.sparsity import Quota
+from ssgr.pruning.statistics import InputStatistics
+
+NAMES = [name for name in PRUNERS.names() if name != "none"]
+SHAPES = [(24, 64), (17, 200), (40, 304)]
+PATTERNS = [(0.5, None, None), (0.33, None, None), (None, 2, 4), (None, 4, 8)]
+
+
+def data(shape, kind, seed=0):
+    """Correlated inputs [tokens, in], token weights, sinks and a weight matrix."""
+    generator = np.random.default_rng(seed)
+    columns = shape[1]
+    count = 2 * columns
+    mixing = generator.normal(size=(columns, columns)) / np.sqrt(columns) + np.eye(columns)
+    inputs = (generator.normal(size=(count, columns)) @ mixing * generator.uniform(0.3, 2, columns)).astype(np.float32)
+    sink = np.zeros(count, dtype=bool)
+    if kind == "dead columns":
+        inputs[:, [1, 2, 3, columns // 2, columns - 1]] = 0
+    if kind == "sink":
+        inputs[0] *= 50 * np.median(np.linalg.norm(inputs, axis=1)) / np.linalg.norm(inputs[0])
+        sink[0] = True
+    weights = generator.choice([0.0, 0.5, 1.0], size=count).astype(np.float32)
+    weights[0] = 1
+    return inputs, weights, sink, generator.normal(size=shape).astype(np.float32)
+
+
+def statistics_of(inputs, weights, sink, sinks=Sinks.keep):
+    made = InputStatistics("linear", inputs.shape[1], True, sinks, torch.device("cpu"))
+    made.add(*map(torch.from_numpy, (inputs, weights, sink)))
+    return made
+
+
+def quota_of(pattern, shape):
+    value, n, m = pattern
+    share = value if n is None else (m - n) / m
+    return Quota(round(share * shape[0] * shape[1]), n, m)
+
+
+@pytest.mark.parametrize("kind", ["plain", "dead columns", "sink"])
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_and_mask_are_the_oracles(name, shape, pattern, kind, pruner_config):
+    inputs, weights, sink, weight = data(shape, kind)
+    quota = quota_of(pattern, shape)
+    expected, expected_mask = pruning_oracles.ORACLES[name](
+        weight, pruning_oracles.gram(inputs, weights), quota.count, quota.n, quota.m
+    )
+    pruner = PRUNERS.get(name)(pruner_config(name))
+    original = torch.from_numpy(weight)
+    pruned, mask, _ = pruner.prune(original.clone(), statistics_of(inputs, weights, sink), quota)
+
+    assert mask.sum() == quota.count
+    assert not pruned[mask].any() and not torch.signbit(pruned[mask]).any()
+    if quota.n:
+        assert (~mask).view(shape[0], -1, quota.m).sum(2).eq(quota.n).all()
+    assert np.array_equal(mask.numpy(), expected_mask)
+    np.testing.assert_allclose(pruned.numpy(), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("block_size", [32, 48, 100, 1_000])
+@pytest.mark.parametrize("pattern", [(0.5, None, None), (None, 2, 4)], ids=str)
+def test_any_block_size(block_size, pattern, pruner_config):
+    inputs, weights, sink, weight = data((9, 120), "dead columns")
+    quota = quota_of(pattern, weight.shape)
+    moments = pruning_oracles.gram(inputs, weights)
+    expected, _ = pruning_oracles.sparsegpt(weight, moments, quota.count, quota.n, quota.m, block_size=block_size)
+    pruner = PRUNERS.get("sparsegpt")(pruner_config("sparsegpt", block_size=block_size))
+    pruned, _, _ = pruner.prune(torch.from_numpy(weight), statistics_of(inputs, weights, sink), quota)
+    np.testing.assert_allclose(pruned.numpy(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_columns_that_no_token_reached_keep_their_largest_weights(pruner_config):
+    inputs, weights, sink, weight = data((16, 64), "dead columns")
+    pruner = PRUNERS.get("sparsegpt")(pruner_config("sparsegpt"))
+    pruned, mask, _ = pruner.prune(torch.from_numpy(weight), statistics_of(inputs, weights, sink), Quota(512))
+    dead = torch.from_numpy((inputs == 0).all(0))
+    assert dead.sum() == 5
+    assert mask[:, dead].sum() == 40  # half of 5 x 16
+    kept = ~mask[:, dead]
+    assert torch.equal(pruned[:, dead][kept], torch.from_numpy(weight)[:, dead][kept])
+    assert pruned[:, dead].abs()[kept].min() >= torch.from_numpy(weight)[:, dead].abs()[~kept].max()
+
+
+def test_no_input_at_all_is_magnitude_pruning(pruner_config):
+    inputs, weights, sink, weight = data((16, 64), "plain")
+    pruner = PRUNERS.get("sparsegpt")(pruner_config("sparsegpt"))
+    for quota in (Quota(512), Quota(512, 2, 4)):
+        pruned, _, _ = pruner.prune(torch.from_numpy(weight), statistics_of(inputs * 0, weights, sink), quota)
+        expected, _ = pruning_oracles.magnitude(weight, None, 512, quota.n, quota.m)
+        np.testing.assert_array_equal(pruned.numpy(), expected)
+
+
+@pytest.mark.parametrize("sinks", Sinks)
+def test_sinks_change_what_they_should(sinks, pruner_config):
+    inputs, weights, sink, weight = data((17, 64), "sink")
+    everything = pruning_oracles.gram(inputs, weights)
+    without = pruning_oracles.gram(inputs[~sink], weights[~sink])
+    share = weights[~sink].sum() / weights.sum()
+    moments = without if sinks == Sinks.exclude else everything
+    damping = {
+        Sinks.keep: np.diag(everything).mean(),
+        Sinks.undamped: np.diag(without).mean() * share,
+        Sinks.exclude: np.diag(without).mean(),
+    }[sinks] * 0.01
+    count = weight.size // 2
+    for name, options in (("sparsegpt", {"damping": damping}), ("wanda", {})):
+        expected, _ = pruning_oracles.ORACLES[name](weight, moments, count, **options)
+        pruner = PRUNERS.get(name)(pruner_config(name, sinks=sinks))
+        statistics = statistics_of(inputs, weights, sink, sinks)
+        pruned, _, info = pruner.prune(torch.from_numpy(weight), statistics, Quota(count))
+        np.testing.assert_allclose(pruned.numpy(), expected, rtol=1e-3, atol=1e-3)
+        if name == "sparsegpt":
+            assert info["damping"] == pytest.approx(damping, rel=1e-4)
+            assert info["damping_over_median_diagonal"] == pytest.approx(
+                damping / np.sort(np.diag(moments))[31], rel=1e-4
+            )
+
+
+def test_updating_beats_not_updating(pruner_config):
+    inputs, weights, sink, weight = data((24, 64), "plain")
+    statistics = statistics_of(inputs, weights, sink)
+    error = {}
+    for name in NAMES:
+        pruned, _, _ = PRUNERS.get(name)(pruner_config(name)).prune(torch.from_numpy(weight), statistics, Quota(768))
+        error[name] = statistics.relative_errors(torch.from_numpy(weight), pruned)["relative_error"]
+    assert error["sparsegpt"] < error["wanda"] < error["magnitude"]
+
+
+def test_a_factor_that_fails_is_tried_again_and_every_step_is_logged():
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(40, 8, generator=generator, dtype=torch.float64)
+    gram = root @ root.T  # rank 8: not positive definite without damping
+    factor, damping, steps = sparsegpt.inverse_factor(gram, 1e-9, "linear")
+    assert damping == pytest.approx(1e-9)
+    assert steps and steps[0].startswith("float32")
+    _, damping, steps = sparsegpt.inverse_factor(gram - 1e-8 * torch.eye(40), 1e-9, "linear")
+    assert damping == pytest.approx(1e-7)
+    assert len(steps) == 3
+    with pytest.raises(CellError, match="linear: the Gram matrix cannot be factored"):
+        sparsegpt.inverse_factor(-gram, 1e-9, "linear")
+    well = gram + torch.eye(40)
+    factor, _, steps = sparsegpt.inverse_factor(well, 0.1, "linear")
+    assert steps == [] and torch.equal(factor, factor.triu())
+    inverse = (well + 0.1 * torch.eye(40)).inverse()
+    torch.testing.assert_close((factor.T @ factor).double(), inverse, rtol=1e-4, atol=1e-5)
+
+
+def test_options_that_make_no_sense_are_refused(pruner_config):
+    for options in ({"damping": 0.0}, {"block_size": 0}):
+        with pytest.raises(UserError, match=f"pruner.{next(iter(options))}"):
+            PRUNERS.get("sparsegpt")(pruner_config("sparsegpt", **options))
