@@ -54,7 +54,7 @@ def _rows_that_fit(model: PreTrainedModel, prompts: Sequence, sampling: Sampling
 
 
 class _Decoder:
-    """The state of one batch. Per-row tensors hold the rows that are still in the batch; `index` says which they are."""
+    """The state of one batch; per-row tensors hold the rows that are still in it, and `index` says which they are."""
 
     def __init__(self, model, prompts, seeds, sampling: Sampling, end_ids: Sequence[int], context: int):
         self.model, self.sampling, self.device = model, sampling, model.device

@@ -1,0 +1,92 @@
+"""The dense model's evaluation: made once for a model and a task, then read from the cache by every cell."""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssgr.cache import content_hash, locked
+from ssgr.config import EvaluationConfig
+from ssgr.engines.base import Engine
+from ssgr.evaluation.accuracy import Accuracy, evaluate, sampling_of
+from ssgr.evaluation.files import load_evaluation_problems, task_hash
+from ssgr.traces.prompts import PromptTemplate
+from ssgr.traces.store import TraceStore
+
+if TYPE_CHECKING:
+    from ssgr.models.load import LoadedModel
+
+BUNDLED_SAMPLES = Path(__file__).parents[1] / "bundled" / "dense_samples"
+KEY = ("weights", "dtype", "task", "template", "sampling", "seed")  # what decides a sample, besides the engine
+
+
+@dataclass
+class DenseEvaluation:
+    """`folder` is where more of the dense model's evaluation may be kept, such as its hidden states."""
+
+    accuracy: Accuracy
+    store: TraceStore
+    folder: Path
+
+
+def dense(
+    engine: Engine,
+    loaded: "LoadedModel",
+    template: PromptTemplate,
+    config: EvaluationConfig,
+    limit: int | None,
+    cache_root: Path,
+) -> DenseEvaluation:
+    """The evaluation of the model before pruning, with config.dense_repeats; only missing rows are generated.
+
+    Kept in <cache>/dense/<key>/. The samples that the package ships are used where they are this model's.
+    """
+    manifest = make_manifest(engine, loaded, template, config)
+    folder = Path(cache_root) / "dense" / dense_key(manifest)
+    with locked(folder.with_suffix(".lock")):
+        store = _open_store(folder, manifest, config, limit)
+        options = {"repeats": config.dense_repeats, "limit": limit, "store": store}
+        return DenseEvaluation(evaluate(engine, loaded, template, config, **options), store, folder)
+
+
+def make_manifest(
+    engine: Engine, loaded: "LoadedModel", template: PromptTemplate, config: EvaluationConfig
+) -> dict[str, Any]:
+    """What the store's manifest.json says about where its samples come from."""
+    return {
+        "model": loaded.name,
+        "weights": loaded.weights_hash,
+        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "task": task_hash(config),
+        "template": template.hash,
+        "sampling": asdict(sampling_of(config)),
+        "seed": config.seed,
+        "engine": dict(engine.identity),
+        "batch_size": engine.batch_size,
+    }
+
+
+def dense_key(manifest: dict[str, Any]) -> str:
+    """The name of the dense evaluation in the cache; repeats and limit do not enter, since rows are added."""
+    return content_hash({**{name: manifest[name] for name in KEY}, "engine": manifest["engine"].get("engine", "")})
+
+
+def _open_store(folder: Path, manifest: dict[str, Any], config: EvaluationConfig, limit: int | None) -> TraceStore:
+    """The store in the cache; before there is one, the shipped samples or a copy of them to add to."""
+    if not (folder / "manifest.json").is_file() and _is_shipped(manifest):
+        shipped = TraceStore.open(BUNDLED_SAMPLES)
+        problems = load_evaluation_problems(config)
+        wanted = problems[:limit]
+        if shipped.problems == problems and not shipped.missing([p.problem_id for p in wanted], config.dense_repeats):
+            return shipped
+        shutil.copytree(BUNDLED_SAMPLES, folder, dirs_exist_ok=True)
+    return TraceStore.open(folder, manifest)
+
+
+def _is_shipped(manifest: dict[str, Any]) -> bool:
+    path = BUNDLED_SAMPLES / "manifest.json"
+    if not path.is_file():
+        return False
+    shipped = json.loads(path.read_text(encoding="utf-8"))
+    return all(shipped.get(name) == manifest[name] for name in KEY)

@@ -1,0 +1,175 @@
+"""How far the pruned model's next-token distributions are from the dense model's, on the dense model's own samples.
+
+KL(dense || pruned) over the full vocabulary at every generated token, teacher-forced. The dense side is kept as final
+hidden states: the output embedding is never pruned, so both distributions come from the same matrix.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+
+from ssgr.cache import content_hash, write_atomically
+from ssgr.evaluation.accuracy import standard_error
+from ssgr.evaluation.held_out import CELLS, HeldOut
+from ssgr.progress import track
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from ssgr.models.load import LoadedModel
+
+BATCH_TOKENS = 8192  # of one forward pass, padding included; fixed, since the cached states follow its batches
+LOGIT_ELEMENTS = 1 << 24  # tokens x vocabulary of one chunk
+
+
+@dataclass
+class DenseStates:
+    """The dense model's final hidden states of these samples, one safetensors file per batch in `folder`."""
+
+    folder: Path
+    batches: list[list[int]]
+
+    def load(self, batch: int, device: torch.device) -> torch.Tensor:
+        """[generated tokens of the batch, hidden], in the model's dtype."""
+        return load_file(self.file(batch), device=str(device))["states"]
+
+    def file(self, batch: int) -> Path:
+        return self.folder / f"states-{batch:05d}.safetensors"
+
+
+@dataclass
+class Divergence:
+    """`table` is divergence.parquet, one row per held-out sample; `metrics` and `dense_metrics` summarise it."""
+
+    table: pd.DataFrame
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Means over problems of per-token means; kl_balanced weighs the cells of CELLS equally, empty ones apart."""
+        table = self.table
+        binned = table[[cell in CELLS for cell in zip(table["difficulty"], table["length"], strict=True)]]
+        cells = binned.groupby(["difficulty", "length"])["kl"].mean()
+        values = {
+            "kl": table["kl"].mean(),
+            "kl_se": standard_error(table["kl"].to_numpy()),
+            "kl_balanced": cells.mean(),
+            "nll": table["nll"].mean(),
+            "top1_changed": table["top1_changed"].mean(),
+        }
+        return self._named(values)
+
+    @cached_property
+    def dense_metrics(self) -> dict[str, float]:
+        return self._named({"kl": 0.0, "nll": self.table["nll_dense"].mean(), "top1_changed": 0.0})
+
+    def _named(self, values: dict[str, float]) -> dict[str, float]:
+        return {f"{self.table['task'].iloc[0]}/{name}": float(value) for name, value in values.items()}
+
+
+def dense_states(loaded: "LoadedModel", samples: HeldOut, folder: Path) -> DenseStates:
+    """The states of the model as it stands, which must not be pruned yet; files that are there are kept.
+
+    They are kept in the model's own dtype, so that an unchanged model diverges by exactly zero. `folder` is the dense
+    evaluation's; the states' own folder in it is named by the samples' token ids.
+    """
+    ids = [[prompt.tolist(), output.tolist()] for prompt, output in samples.sequences]
+    folder = Path(folder) / f"states-{content_hash([ids, BATCH_TOKENS, str(loaded.model.dtype)])}"
+    states = DenseStates(folder, length_sorted_batches(samples.sequences))
+    missing = [batch for batch in range(len(states.batches)) if not states.file(batch).is_file()]
+    with track("dense hidden states", len(missing)) as bar:
+        for batch in missing:
+            sequences = [samples.sequences[row] for row in states.batches[batch]]
+            tensors = {"states": final_states(loaded.model, sequences).cpu().contiguous()}
+            write_atomically(states.file(batch), lambda path, tensors=tensors: save_file(tensors, path))
+            bar.advance()
+    return states
+
+
+def divergence(loaded: "LoadedModel", samples: HeldOut, states: DenseStates) -> Divergence:
+    """Compares the model, pruned in place by now, with its dense states; memory does not grow with the samples."""
+    columns = ("kl_sum", "nll_dense", "nll", "top1_changed")
+    sums = np.zeros((len(samples.sequences), len(columns)))
+    with track("divergence", len(states.batches)) as bar, torch.inference_mode():
+        for batch, rows in enumerate(states.batches):
+            sequences = [samples.sequences[row] for row in rows]
+            before, after = states.load(batch, loaded.device), final_states(loaded.model, sequences)
+            targets = torch.cat([torch.as_tensor(output, dtype=torch.int64) for _, output in sequences])
+            counts = torch.tensor([len(output) for _, output in sequences])
+            owner = torch.repeat_interleave(torch.arange(len(rows)), counts).to(loaded.device)
+            totals = torch.zeros(len(rows), len(columns), dtype=torch.float64, device=loaded.device)
+            for part in _chunks(len(targets), loaded.model):
+                values = compare_tokens(loaded.model, before[part], after[part], targets[part].to(loaded.device))
+                totals.index_add_(0, owner[part], values.double())
+            sums[rows] = totals.cpu().numpy()
+            bar.advance()
+    table = samples.table.copy()
+    for column, values in zip(columns, sums.T, strict=True):
+        table[column] = values if column == "kl_sum" else values / table["tokens"]
+    table["kl"] = table["kl_sum"] / table["tokens"]
+    order = ["task", "problem_id", "tokens", "kl", *columns, "correct", "finish_reason", "pass_rate"]
+    return Divergence(table[[*order, "difficulty", "length"]])
+
+
+def compare_tokens(
+    model: "PreTrainedModel", before: torch.Tensor, after: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    """KL, both negative log-likelihoods of the sampled token, and whether the most likely token changed.
+
+    From hidden states [tokens, hidden] and sampled ids [tokens]; fp32 [tokens, 4], in nats.
+    """
+    dense, pruned = (torch.log_softmax(output_logits(model, states), -1) for states in (before, after))
+    kl = (dense.exp() * (dense - pruned)).sum(-1)
+    chosen = targets[:, None]
+    changed = dense.argmax(-1) != pruned.argmax(-1)
+    return torch.stack([kl, -dense.gather(1, chosen)[:, 0], -pruned.gather(1, chosen)[:, 0], changed.float()], 1)
+
+
+def output_logits(model: "PreTrainedModel", states: torch.Tensor) -> torch.Tensor:
+    """fp32 logits of final hidden states, with what some architectures do to them (Gemma, Granite, Cohere)."""
+    config = model.config.get_text_config()
+    logits = model.get_output_embeddings()(states).float()
+    logits = logits / (getattr(config, "logits_scaling", None) or 1.0) * (getattr(config, "logit_scale", None) or 1.0)
+    cap = getattr(config, "final_logit_softcapping", None)
+    return torch.tanh(logits / cap) * cap if cap else logits
+
+
+@torch.inference_mode()
+def final_states(model: "PreTrainedModel", sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> torch.Tensor:
+    """The hidden states, after the final norm, that predict each generated token: [generated tokens, hidden].
+
+    Sequences are (prompt ids, output ids). Right padding needs no mask: attention is causal.
+    """
+    longest = max(len(prompt) + len(output) for prompt, output in sequences)
+    ids = torch.zeros(len(sequences), longest, dtype=torch.int64)
+    for row, (prompt, output) in enumerate(sequences):
+        ids[row, : len(prompt) + len(output)] = torch.as_tensor(np.concatenate([prompt, output]))
+    hidden = model.base_model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
+    kept = [
+        hidden[row, len(prompt) - 1 : len(prompt) + len(output) - 1] for row, (prompt, output) in enumerate(sequences)
+    ]
+    return torch.cat(kept)
+
+
+def length_sorted_batches(sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[list[int]]:
+    """Row numbers in batches of at most BATCH_TOKENS with padding, or of one row; similar lengths stand together."""
+    lengths = [len(prompt) + len(output) for prompt, output in sequences]
+    batches: list[list[int]] = []
+    longest = 0
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        if not batches or (len(batches[-1]) + 1) * longest > BATCH_TOKENS:
+            batches.append([])
+            longest = lengths[row]
+        batches[-1].append(row)
+    return batches
+
+
+def _chunks(tokens: int, model: "PreTrainedModel") -> Iterator[slice]:
+    size = max(1, LOGIT_ELEMENTS // model.get_output_embeddings().weight.shape[0])
+    return (slice(start, start + size) for start in range(0, tokens, size))

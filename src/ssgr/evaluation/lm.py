@@ -1,0 +1,194 @@
+"""An lm-eval model over an Engine, and lm-eval run quietly with it."""
+
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import lm_eval.api.task
+import numpy as np
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.evaluator import evaluate as lm_evaluate
+from lm_eval.tasks import TaskManager
+
+from ssgr.cache import write_json
+from ssgr.config import EvaluationConfig
+from ssgr.engines.base import Engine, Generation, Sampling
+from ssgr.evaluation.files import TASKS
+from ssgr.progress import Bar, track
+from ssgr.traces.grading import grade
+from ssgr.traces.problems import Problem
+from ssgr.traces.prompts import PromptTemplate, answer_text
+from ssgr.traces.store import Trace, TraceStore, row_seed
+
+
+class Completion(str):
+    """What lm-eval sees of a completion: the text after the reasoning. Its grade rides along."""
+
+    correct: bool
+
+
+class EngineLM(LM):
+    """Generates lm-eval's requests with an engine; what lies in the store is not generated again.
+
+    Rows are (problem, repeat), each with its own seed. They are generated in whole batches in a fixed order and
+    stored batch by batch, so that a killed evaluation goes on. Afterwards `problems` holds what was asked.
+    """
+
+    def __init__(self, engine: Engine, template: PromptTemplate, store: TraceStore, task: str, seed: int):
+        super().__init__()
+        self.engine, self.template, self.store = engine, template, store
+        self.task, self.seed = task, seed
+        self.problems: list[Problem] = []
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """One string per request, in order; a request that stands k times in a row gets its repeats 0..k-1."""
+        repeats: dict[str, int] = {}
+        rows, questions = [], {}
+        for request in requests:
+            problem = _problem(request)
+            repeat = repeats.get(problem.problem_id, 0)
+            repeats[problem.problem_id] = repeat + 1
+            rows.append((problem.problem_id, repeat))
+            questions[problem.problem_id] = problem
+        self.problems = list(questions.values())
+        self._fill(rows, questions, _sampling(requests))
+        texts = self._texts(max(repeats.values(), default=0))
+        return [texts[row] for row in rows]
+
+    def _fill(self, rows: Sequence[tuple[str, int]], problems: dict[str, Problem], sampling: Sampling) -> None:
+        """Generates and stores the rows that the store lacks."""
+        repeats = max((repeat for _, repeat in rows), default=-1) + 1
+        self.store.set_problems(self.problems)
+        missing = self.store.missing(problems, repeats)
+        prompts = {problem_id: self.template.prompt_ids(problems[problem_id].question) for problem_id, _ in missing}
+        with track(f"evaluation of {self.task}", len(missing)) as bar:
+            on_tokens = _rate(bar)
+            for start in range(0, len(missing), self.engine.batch_size):
+                batch = missing[start : start + self.engine.batch_size]
+                started = time.monotonic()
+                generations = self.engine.generate(
+                    [prompts[problem_id] for problem_id, _ in batch],
+                    [row_seed(self.seed, self.task, *row) for row in batch],
+                    sampling,
+                    on_tokens,
+                )
+                seconds = time.monotonic() - started
+                made = zip(batch, generations, strict=True)
+                self.store.append([self._trace(problems[i], r, prompts[i], output) for (i, r), output in made])
+                _add_seconds(self.store, seconds, sum(len(output.output_ids) for output in generations))
+
+    def _trace(self, problem: Problem, repeat: int, prompt_ids: list[int], made: Generation) -> Trace:
+        text = self.template.completion_text(made.output_ids)
+        graded = grade(text, problem.answer, self.template.think_end, made.finish_reason)
+        finish, ids = made.finish_reason, made.output_ids
+        return Trace(problem.problem_id, repeat, prompt_ids, ids, finish, graded.correct, graded.answer)
+
+    def _texts(self, repeats: int) -> dict[tuple[str, int], Completion]:
+        """What lm-eval gets: nothing where the completion was cut or its reasoning never ended."""
+        view = self.store.view(self.problems, repeats)
+        texts = {}
+        for row, (_, output_ids) in zip(view.traces.itertuples(), view.sequences(view.traces), strict=True):
+            text = None
+            if row.finish_reason == "stop":
+                text = answer_text(self.template.completion_text(output_ids.tolist()), self.template.think_end)
+            completion = Completion(text or "")
+            completion.correct = bool(row.correct)
+            texts[row.problem_id, row.rollout] = completion
+        return texts
+
+    def loglikelihood(self, requests):
+        raise NotImplementedError("log-likelihood tasks are not supported yet: choose a task that generates")
+
+    def loglikelihood_rolling(self, requests):
+        raise NotImplementedError("rolling log-likelihood tasks are not supported yet: choose a task that generates")
+
+
+def run_lm_eval(lm: EngineLM, config: EvaluationConfig, sampling: Sampling, repeats: int, limit: int | None) -> float:
+    """lm-eval's own mean of the task's accuracy, after it has put every request to `lm`."""
+    with _quiet(), _random_state_kept():
+        manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata={"evaluation": config})
+        loaded = manager.load([config.name])
+        task = loaded["tasks"][config.name]
+        task.set_config("repeats", repeats)
+        options = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_gen_toks": sampling.max_new_tokens,
+        }
+        options["do_sample"] = sampling.temperature > 0
+        task.set_config("generation_kwargs", options, update=True)
+        results = lm_evaluate(lm, loaded, limit=limit, bootstrap_iters=0, log_samples=False)
+    return float(results["results"][config.name]["accuracy,all"])
+
+
+def timing(store: TraceStore) -> dict[str, float]:
+    """Seconds of generation and the tokens made in them, over all processes that added to the store."""
+    path = store.folder / "timing.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"seconds": 0.0, "tokens": 0}
+
+
+def _add_seconds(store: TraceStore, seconds: float, tokens: int) -> None:
+    before = timing(store)
+    write_json(
+        store.folder / "timing.json", {"seconds": before["seconds"] + seconds, "tokens": before["tokens"] + tokens}
+    )
+
+
+def _problem(request: Instance) -> Problem:
+    """The question as lm-eval put it; the id is the document's, else its number."""
+    question, document = request.args[0], request.doc
+    known = {name: document.get(name) for name in ("solution", "level", "family", "subject")}
+    problem_id = str(document.get("problem_id", request.doc_id))
+    return Problem(problem_id=problem_id, question=question, answer=str(document.get("answer", "")), **known)
+
+
+def _sampling(requests: Sequence[Instance]) -> Sampling:
+    options = requests[0].args[1] if requests else {}
+    temperature = options.get("temperature", 0.0) if options.get("do_sample") else 0.0
+    return Sampling(float(temperature), float(options.get("top_p", 1.0)), int(options.get("max_gen_toks", 0)))
+
+
+def _rate(bar: Bar) -> Callable[[int, int], None]:
+    started, tokens = time.monotonic(), 0
+
+    def on_tokens(new_tokens: int, finished_rows: int) -> None:
+        nonlocal tokens
+        tokens += new_tokens
+        bar.advance(finished_rows, f"{tokens / max(time.monotonic() - started, 1e-9):,.0f} tokens/s")
+
+    return on_tokens
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without lm-eval's log lines and its bar over requests: ours is the only progress line."""
+    logger, bar = logging.getLogger("lm_eval"), lm_eval.api.task.tqdm
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    lm_eval.api.task.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        lm_eval.api.task.tqdm = bar
+        logger.setLevel(level)
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Whatever reseeds the global generators in here, they go on afterwards as if nothing had."""
+    python, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)

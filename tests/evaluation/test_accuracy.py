@@ -1,0 +1,206 @@
+"""Accuracy through lm-eval: oracles, resumption, and the statistics against numbers worked out by hand."""
+
+import math
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from evaluation_fixtures import (
+    THINK_END,
+    ReplayEngine,
+    make_config,
+    make_loaded,
+    make_template,
+    oracle,
+    solution_text,
+    write_problems,
+)
+from scipy import stats
+
+from ssgr.engines.base import Sampling
+from ssgr.evaluation.accuracy import evaluate, paired_difference, summarise
+from ssgr.evaluation.dense import dense
+from ssgr.traces.store import TraceStore
+
+SAMPLE_COLUMNS = ["task", "problem_id", "repeat", "correct", "tokens", "finish_reason", "answer", "output_ids"]
+
+
+@pytest.fixture
+def task(tmp_path):
+    template = make_template()
+    rows = write_problems(tmp_path / "problems.jsonl", 10)
+    config = make_config(tmp_path / "problems.jsonl")
+    store = TraceStore.open(tmp_path / "store", {})
+
+    def run(engine, repeats=1, limit=None, store=store):
+        return evaluate(engine, make_loaded(template), template, config, repeats=repeats, limit=limit, store=store)
+
+    return template, rows, config, run
+
+
+def test_an_oracle_scores_one_through_the_whole_path(task):
+    template, rows, _, run = task
+    engine = oracle(template, rows)
+    result = run(engine, repeats=3)
+    assert result.metrics["jsonl/accuracy"] == 1.0
+    assert (result.metrics["jsonl/problems"], result.metrics["jsonl/repeats"]) == (10, 3)
+    assert list(result.samples.columns) == SAMPLE_COLUMNS
+    assert engine.sampling == Sampling(0.6, 0.95, 64)
+    assert len(set(engine.seeds)) == 30
+    row = result.samples.iloc[4]
+    assert row["output_ids"] == template.completion_ids(solution_text(row["answer"]))
+    assert row["tokens"] == len(row["output_ids"])
+
+
+def test_an_oracle_shifted_by_one_problem_scores_nothing(task):
+    template, rows, _, run = task
+    assert run(oracle(template, rows, shift=1)).metrics["jsonl/accuracy"] == 0.0
+
+
+def test_truncated_or_unfinished_reasoning_is_never_right(task):
+    template, rows, _, run = task
+    replies = {
+        0: lambda gold: (solution_text(gold), "length"),
+        1: lambda gold: (f"\\boxed{{{gold}}}", "stop"),
+        2: lambda gold: (f"\\boxed{{{gold}}}{THINK_END} \\boxed{{1}}", "stop"),
+        3: lambda gold: (f"\\boxed{{1}}{THINK_END} \\boxed{{{gold}}}", "stop"),
+    }
+    engine = ReplayEngine(template, rows, lambda number, seed: replies[number](rows[number]["gold"]))
+    result = run(engine, limit=4)
+    assert result.samples["correct"].tolist() == [False, False, False, True]
+    assert result.metrics["jsonl/truncated"] == 0.25
+
+
+def test_a_killed_evaluation_goes_on(task, tmp_path):
+    template, rows, _, run = task
+
+    def reply(number, seed):
+        return solution_text(rows[number]["gold"] if seed % 3 else "nothing"), "stop"
+
+    undisturbed = ReplayEngine(template, rows, reply)
+    expected = run(undisturbed, repeats=2, store=TraceStore.open(tmp_path / "other", {}))
+    assert 0 < expected.metrics["jsonl/accuracy"] < 1
+    killed = ReplayEngine(template, rows, reply, fail_at_call=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(killed, repeats=2, store=TraceStore.open(tmp_path / "store", {}))
+    resumed = ReplayEngine(template, rows, reply)
+    result = run(resumed, repeats=2, store=TraceStore.open(tmp_path / "store", {}))
+    assert killed.calls + resumed.calls == undisturbed.calls
+    pd.testing.assert_frame_equal(result.samples, expected.samples)
+    timed = ("jsonl/seconds", "jsonl/tokens_per_second")
+    assert {k: v for k, v in result.metrics.items() if k not in timed} == {
+        k: v for k, v in expected.metrics.items() if k not in timed
+    }
+    again = run(resumed, repeats=2, store=TraceStore.open(tmp_path / "store", {}))
+    assert again.metrics["jsonl/tokens_per_second"] > 0
+    assert len(resumed.calls) == 3
+
+
+def test_global_random_state_and_the_hub_cache_are_left_alone(task, tmp_path, monkeypatch):
+    template, rows, _, run = task
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    expected = random.random(), np.random.rand(), torch.rand(1).item()
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    run(oracle(template, rows))
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
+    assert not (tmp_path / "hub").exists()
+
+
+def test_nothing_is_printed(task, capfd):
+    template, rows, _, run = task
+    run(oracle(template, rows))
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+def test_stored_samples_are_not_graded_again(task, monkeypatch):
+    template, rows, _, run = task
+    run(oracle(template, rows))
+    for module in ("ssgr.evaluation.lm", "ssgr.evaluation.tasks.math_problems"):
+        monkeypatch.setattr(f"{module}.grade", lambda *arguments: pytest.fail("graded again"))
+    assert run(oracle(template, rows)).metrics["jsonl/accuracy"] == 1.0
+
+
+def test_a_changed_question_is_asked_anew(task, tmp_path):
+    template, rows, _, run = task
+    run(oracle(template, rows))
+    path = tmp_path / "problems.jsonl"
+    path.write_text(path.read_text().replace("What is 3 plus", "How much is 3 plus"))
+    rows[3]["problem"] = rows[3]["problem"].replace("What", "How much")
+    engine = oracle(template, rows)
+    assert run(engine).metrics["jsonl/accuracy"] == 1.0
+    assert engine.calls == [[3]]
+
+
+def test_the_dense_evaluation_is_made_once_and_only_added_to(task, tmp_path):
+    template, rows, config, _ = task
+    engine = oracle(template, rows)
+    loaded, cache = make_loaded(template), tmp_path / "cache"
+    first = dense(engine, loaded, template, config, 5, cache)
+    assert first.accuracy.metrics["jsonl/problems"] == 5 and sum(map(len, engine.calls)) == 10
+    again = dense(oracle(template, rows, fail_at_call=0), loaded, template, config, 5, cache)
+    pd.testing.assert_frame_equal(again.accuracy.samples, first.accuracy.samples)
+    config.dense_repeats = 3
+    more = dense(engine, loaded, template, config, None, cache)
+    assert more.folder == first.folder and sum(map(len, engine.calls)) == 30
+    loaded.weights_hash = "w1"
+    assert dense(engine, loaded, template, config, None, cache).folder != first.folder
+
+
+def test_shipped_samples_are_used_where_they_are_this_models(task, tmp_path, monkeypatch):
+    template, rows, config, _ = task
+    loaded, shipped = make_loaded(template), tmp_path / "shipped"
+    dense(oracle(template, rows), loaded, template, config, None, tmp_path / "made").folder.rename(shipped)
+    monkeypatch.setattr("ssgr.evaluation.dense.BUNDLED_SAMPLES", shipped)
+    before = {path: path.stat().st_mtime_ns for path in shipped.rglob("*")}
+    never = oracle(template, rows, fail_at_call=0)
+    used = dense(never, loaded, template, config, 4, tmp_path / "cache")
+    assert used.accuracy.metrics["jsonl/accuracy"] == 1.0
+    config.dense_repeats = 3
+    engine = oracle(template, rows)
+    assert dense(engine, loaded, template, config, None, tmp_path / "cache").accuracy.metrics["jsonl/repeats"] == 3
+    assert sum(map(len, engine.calls)) == 10
+    assert {path: path.stat().st_mtime_ns for path in shipped.rglob("*")} == before
+    loaded.weights_hash = "w1"
+    dense(engine, loaded, template, config, None, tmp_path / "cache")
+    assert sum(map(len, engine.calls)) == 40
+
+
+def make_samples(table: dict[str, list[tuple[bool, str | None]]]) -> pd.DataFrame:
+    rows = [
+        {"problem_id": name, "correct": correct, "answer": answer, "tokens": 10, "finish_reason": "stop"}
+        for name, samples in table.items()
+        for correct, answer in samples
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_metrics_by_hand():
+    samples = make_samples(
+        {
+            "a": [(True, "1"), (True, "1"), (False, "2"), (False, None)],
+            "b": [(True, "5"), (False, "4"), (False, "4"), (False, "3")],
+            "c": [(False, None)] * 4,
+        }
+    )
+    metrics = summarise(samples, "t")
+    assert metrics["t/accuracy"] == pytest.approx((0.5 + 0.25 + 0) / 3)
+    assert metrics["t/accuracy_se"] == pytest.approx(np.std([0.5, 0.25, 0], ddof=1) / math.sqrt(3))
+    assert metrics["t/pass_at_k"] == pytest.approx(2 / 3)
+    assert metrics["t/maj_at_k"] == pytest.approx(1 / 3)
+
+
+def test_paired_difference_is_a_paired_t_interval():
+    generator = np.random.default_rng(0)
+    dense_means, pruned_means = generator.integers(0, 2, (2, 40))
+    tables = [
+        make_samples({f"p{i}": [(bool(x), "1")] * repeats for i, x in enumerate(means)})
+        for means, repeats in ((dense_means, 4), (pruned_means, 1))
+    ]
+    difference, error, low, high = paired_difference(*tables)
+    interval = stats.ttest_rel(pruned_means, dense_means).confidence_interval(0.95)
+    assert (low, high) == pytest.approx((interval.low, interval.high))
+    assert difference == pytest.approx((pruned_means - dense_means).mean()) and error > 0
