@@ -172,21 +172,26 @@ def test_sinks_are_decided_by_the_dense_model_on_the_first_sequences(propagation
             assert rows[linear]["sink_energy_share"] == pytest.approx(share, rel=1e-3)
 
 
-def test_later_thresholds_are_the_dense_models_too(pruner_config, uniform, monkeypatch):
-    thresholds = {}
-    for propagation in Propagation:
-        seen = thresholds.setdefault(propagation, [])
+@pytest.mark.parametrize("propagation", Propagation)
+def test_thresholds_of_every_block_are_the_dense_models(propagation, pruner_config, uniform, monkeypatch):
+    thresholds = []
 
-        def record(norms, seen=seen, real=activations.sink_threshold):
-            seen.append(float(real(norms)))
-            return real(norms)
+    def record(norms, real=activations.sink_threshold):
+        thresholds.append(float(real(norms)))
+        return real(norms)
 
-        with monkeypatch.context() as patch:
-            patch.setattr(activations, "sink_threshold", record)
-            config = pruner_config("wanda", propagation=propagation)
-            prune_model(tiny_models.loaded(tiny_models.build()), SEQUENCES, None, config, uniform, Sparsity(0.7))
-    assert len(thresholds[Propagation.pruned]) == 3 * 4  # q/k/v and gate/up share theirs
-    assert thresholds[Propagation.pruned] == pytest.approx(thresholds[Propagation.dense], rel=1e-5)
+    monkeypatch.setattr(activations, "sink_threshold", record)
+    model = tiny_models.build()
+    dense = copy.deepcopy(model)
+    config = pruner_config("wanda", propagation=propagation)
+    prune_model(tiny_models.loaded(model), SEQUENCES, None, config, uniform, Sparsity(0.7))
+    # q/k/v share theirs, and so do gate and up
+    names = [name for name in model_linears(dense) if name.endswith(("q_proj", "o_proj", "gate_proj", "down_proj"))]
+    expected = []
+    for inputs in inputs_of(dense, names, SEQUENCES[:16]).values():
+        norms = np.sort(np.linalg.norm(np.concatenate(inputs), axis=1))
+        expected.append(10 * norms[(len(norms) - 1) // 2])
+    assert thresholds == pytest.approx(expected, rel=1e-4)
 
 
 def test_sink_options_differ(pruner_config, uniform):
