@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -130,11 +131,15 @@ AttentionMaskInterface.register(DECODING, sdpa_mask)
 
 @contextmanager
 def decoding_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Swaps sdpa for the grouped attention while the block runs; a model that runs another attention keeps it."""
+    """Swaps sdpa for the grouped attention while the block runs; a model that runs another attention keeps it.
+
+    cuDNN's attention is left out: it plans for every new length of the cache, 80 ms at each step of a first batch.
+    """
     before = model.config._attn_implementation
     if before == "sdpa":
         model.config._attn_implementation = DECODING
     try:
-        yield
+        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+            yield
     finally:
         model.config._attn_implementation = before
