@@ -45,7 +45,7 @@ class TrackingMode(StrEnum):
 
 
 @dataclass
-class ModelDefaults:
+class Fallback:
     """What the other groups take from the model where they say null."""
 
     calibration_tokens: int
@@ -56,17 +56,18 @@ class ModelDefaults:
     evaluation_temperature: float
     evaluation_top_p: float
     evaluation_max_new_tokens: int
+    limit: int | None  # problems to evaluate
 
 
 @dataclass
 class ModelConfig:
     name: str
-    path: str  # hub id or local folder
+    path: str | None  # hub id or local folder; null: the bundled model
     revision: str | None
     dtype: str
     think_end: str | None  # the tag that ends the reasoning; null for models that reason in plain text
     trust_remote_code: bool
-    defaults: ModelDefaults
+    fallback: Fallback
 
 
 @dataclass

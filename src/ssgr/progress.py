@@ -13,6 +13,11 @@ LOG_INTERVAL = 15.0  # seconds between two lines where nobody watches a bar
 console = Console(stderr=True)
 
 
+def say(line: str) -> None:
+    """One plain line to the person who watches, on standard error."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 class Bar:
     """Counts what is done; `note` is free text beside it, such as a rate."""
 

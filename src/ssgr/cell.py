@@ -1,0 +1,209 @@
+"""One cell: its config filled and checked, its name, and the hash of everything that can change its result.
+
+Runs before torch is loaded, so that bad input costs a second and writes nothing.
+"""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ssgr.cache import cache_root, content_hash, file_hash
+from ssgr.calibration import SOURCES, check_source
+from ssgr.config import Config
+from ssgr.errors import UserError
+from ssgr.evaluation.files import load_evaluation_problems, task_hash
+from ssgr.models.files import check_model_folder, resolve_model_dir, weights_hash
+from ssgr.traces.bins import check_bins
+from ssgr.traces.problems import load_problems, problems_hash
+from ssgr.traces.rollouts import BUNDLED as BUNDLED_ROLLOUTS
+
+FILLED = {  # option: the model option that stands in for its null
+    ("calibration", "tokens"): "calibration_tokens",
+    ("calibration", "max_seq_len"): "max_seq_len",
+    ("rollouts", "temperature"): "rollout_temperature",
+    ("rollouts", "top_p"): "rollout_top_p",
+    ("rollouts", "max_new_tokens"): "rollout_max_new_tokens",
+    ("evaluation", "temperature"): "evaluation_temperature",
+    ("evaluation", "top_p"): "evaluation_top_p",
+    ("evaluation", "max_new_tokens"): "evaluation_max_new_tokens",
+}
+LABELS = {  # readable names of bins; any other bin is named by its bounds
+    "difficulty": {(2 / 3, 1.0): "easy", (1 / 3, 2 / 3): "medium", (0.0, 1 / 3): "hard"},
+    "length": {(0.0, 33.3): "short", (33.3, 66.7): "moderate", (66.7, 100.0): "long"},
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A checked config. `identity` holds every value that can change the result, and nothing else."""
+
+    config: Config
+    identity: dict[str, Any]
+
+    @cached_property
+    def hash(self) -> str:
+        return content_hash(self.identity, 10)
+
+    @cached_property
+    def name(self) -> str:
+        config = self.config
+        if self.is_dense:
+            parts = [config.model.name, "dense", config.evaluation.name]
+        elif not self.reads_calibration:
+            parts = [config.model.name, config.pruner.name, sparsity_label(config)]
+        else:
+            parts = [config.model.name, config.calibration.name, *bin_labels(config)]
+            parts += [config.pruner.name, sparsity_label(config), f"seed{config.seed}"]
+        return "-".join([*parts, self.hash])
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.runs_dir) / self.config.study / self.name
+
+    @property
+    def is_dense(self) -> bool:
+        return is_dense(self.config)
+
+    @property
+    def reads_calibration(self) -> bool:
+        return not self.is_dense and self.config.pruner.reads_calibration
+
+    @property
+    def cache(self) -> Path:
+        return cache_root(self.config.cache_dir)
+
+
+def describe(config: Config) -> Cell:
+    """The cell that a config asks for, with its nulls filled. Raises UserError (one line) for anything wrong with it."""
+    fill(config)
+    check(config)
+    return Cell(config, identity(config))
+
+
+def fill(config: Config) -> None:
+    for (group, option), default in FILLED.items():
+        if getattr(getattr(config, group), option) is None:
+            setattr(getattr(config, group), option, getattr(config.model.fallback, default))
+    if config.limit is None:
+        config.limit = config.model.fallback.limit
+
+
+def is_dense(config: Config) -> bool:
+    return config.pruner.name == "none" or (config.sparsity.n is None and config.sparsity.value == 0)
+
+
+def check(config: Config) -> None:
+    check_sparsity(config)
+    check_numbers(config)
+    check_model_folder(config.model)
+    load_evaluation_problems(config.evaluation)
+    if is_dense(config) or not config.pruner.reads_calibration:
+        return
+    check_source(config.calibration, config.difficulty, config.length)
+    if "rollouts" in SOURCES.get(config.calibration.name).reads:
+        check_bins(config.rollouts.k, config.difficulty, config.length, config.selection)
+    if "problems" in SOURCES.get(config.calibration.name).reads:
+        load_problems(config.problems)
+
+
+def check_sparsity(config: Config) -> None:
+    value, n, m = config.sparsity.value, config.sparsity.n, config.sparsity.m
+    if (n is None) != (m is None):
+        raise UserError("sparsity.n and sparsity.m belong together: set both, or neither")
+    if n is not None and not 0 < n < m:
+        raise UserError(f"sparsity.n={n}, sparsity.m={m}: n:m keeps n of every m inputs, 0 < n < m")
+    if n is not None and value is not None and abs(value - (1 - n / m)) > 1e-9:
+        raise UserError(f"sparsity.value={value} contradicts {n}:{m}, which masks {1 - n / m:g}")
+    if n is None and (value is None or not 0 <= value < 1):
+        raise UserError(f"sparsity.value={value}: must be a share of the weights, at least 0 and below 1")
+
+
+def check_numbers(config: Config) -> None:
+    at_least_one = {
+        "evaluation.repeats": config.evaluation.repeats,
+        "evaluation.dense_repeats": config.evaluation.dense_repeats,
+        "evaluation.max_new_tokens": config.evaluation.max_new_tokens,
+        "rollouts.problems": config.rollouts.problems,
+        "rollouts.max_new_tokens": config.rollouts.max_new_tokens,
+        "limit": config.limit if config.limit is not None else 1,
+        "engine.batch_size": config.engine.batch_size if config.engine.batch_size is not None else 1,
+    }
+    for option, value in at_least_one.items():
+        if value < 1:
+            raise UserError(f"{option}={value}: must be at least 1")
+    for group in ("rollouts", "evaluation"):
+        options = getattr(config, group)
+        if options.temperature < 0:
+            raise UserError(f"{group}.temperature={options.temperature}: must be at least 0 (0 is greedy)")
+        if not 0 < options.top_p <= 1:
+            raise UserError(f"{group}.top_p={options.top_p}: must be above 0 and at most 1")
+    if not config.study or "/" in config.study or config.study.startswith("."):
+        raise UserError(f"study={config.study!r}: must be a plain folder name")
+    if config.device not in ("auto", "cpu") and not config.device.startswith("cuda"):
+        raise UserError(f"device={config.device}: choices: auto, cpu, cuda, cuda:N")
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """Every value that can change the result, with files by their contents; options without effect are left out."""
+    model_dir = resolve_model_dir(config.model)
+    weights = weights_hash(model_dir, cache_root(config.cache_dir)) if model_dir else [config.model.path, config.model.revision]
+    evaluation = without(asdict(config.evaluation), "path", "divergence")
+    found = {
+        "model": {"weights": weights, "dtype": config.model.dtype, "think_end": config.model.think_end},
+        "instruction": config.problems.instruction,
+        "engine": config.engine.name,
+        "evaluation": evaluation | {"task": task_hash(config.evaluation), "limit": config.limit},
+    }
+    if is_dense(config):
+        return found
+    found["sparsity"] = without(asdict(config.sparsity), "name")
+    if config.sparsity.n is not None:
+        found["sparsity"]["value"] = None
+    found["allocation"] = asdict(config.allocation)
+    if not config.pruner.reads_calibration:
+        # What else it has only steers what is measured on calibration data.
+        return found | {"pruner": config.pruner.name}
+    found |= {"pruner": asdict(config.pruner), "calibration": asdict(config.calibration), "seed": config.seed}
+    reads = SOURCES.get(config.calibration.name).reads
+    if "problems" in reads:
+        found["problems"] = without(asdict(config.problems), "name", "path") | {"file": problems_hash(config.problems)}
+    if "rollouts" in reads:
+        found |= {"rollouts": asdict(config.rollouts), "selection": asdict(config.selection)}
+        found["difficulty"] = without(asdict(config.difficulty), "name")
+        found["length"] = without(asdict(config.length), "name")
+        if config.rollouts.name == "bundled":
+            found["rollouts"]["file"] = [file_hash(path) for path in sorted(BUNDLED_ROLLOUTS.rglob("*.parquet"))]
+    return found
+
+
+def without(options: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in names}
+
+
+def sparsity_label(config: Config) -> str:
+    if config.sparsity.n is not None:
+        return f"n{config.sparsity.n}m{config.sparsity.m}"
+    return f"s{100 * config.sparsity.value:g}"
+
+
+def bin_labels(config: Config) -> list[str]:
+    """The names of the difficulty and length bins, from their bounds alone; nothing for `all`."""
+    labels = []
+    difficulty, length = config.difficulty, config.length
+    if difficulty.pass_rate is not None:
+        labels.append(bounds_label("difficulty", difficulty.pass_rate, "pass"))
+    if difficulty.level is not None:
+        labels.append("level" + "to".join(map(str, difficulty.level)))
+    if length.percentile is not None:
+        labels.append(bounds_label("length", length.percentile, "length"))
+    if length.tokens is not None:
+        labels.append("tokens" + "to".join(map(str, length.tokens)))
+    return labels
+
+
+def bounds_label(group: str, bounds: list[float], prefix: str) -> str:
+    for edges, label in LABELS[group].items():
+        if all(abs(bound - edge) < 1e-6 for bound, edge in zip(bounds, edges, strict=True)):
+            return label
+    return prefix + "to".join(f"{bound:g}" for bound in bounds)

@@ -1,0 +1,60 @@
+"""One cell, from problems to result.json: the one place that sees every room, stage after stage."""
+
+import shutil
+import traceback
+
+from ssgr import results, tracking
+from ssgr.cache import locked
+from ssgr.cell import Cell, describe
+from ssgr.config import Config
+from ssgr.errors import CellError, UserError
+from ssgr.progress import say
+from ssgr.results import Clock, Outcome
+
+
+def run(config: Config) -> Outcome:
+    """Runs or skips one cell. What goes wrong is part of the outcome, so that a sweep goes on."""
+    try:
+        cell = describe(config)
+    except UserError as error:
+        return Outcome("refused", "", "", str(error))
+    clock = Clock()
+    try:
+        return run_cell(cell, clock)
+    except UserError as error:
+        return Outcome("refused", cell.name, str(cell.folder), str(error))
+    except Exception as error:
+        if not isinstance(error, CellError):  # a bug of ours, or of a library: one line would not do
+            say(traceback.format_exc())
+        line = results.write_failure(cell, clock.stage, error)
+        return Outcome("failed", cell.name, str(cell.folder), f"{clock.stage}: {line}")
+
+
+def run_cell(cell: Cell, clock: Clock) -> Outcome:
+    """Every stage of one cell. Raises UserError before its folder is touched, CellError where a stage cannot go on."""
+    if outcome := results.finished_before(cell) or results.dry_run(cell):
+        return outcome
+
+    # Torch, transformers and lm-eval take seconds to import: only here is it sure that they are needed.
+    from ssgr import report, stages
+
+    subject = stages.load(cell)
+    try:
+        calibration = stages.calibrate(cell, subject, clock)
+        with locked(results.lock_path(cell)), tracking.start(cell) as tracker:
+            if outcome := results.finished_before(cell):  # by another process, while this one waited
+                return outcome
+            results.open_folder(cell, calibration)
+            tracker.log_selection(calibration)
+            before = stages.evaluate_dense(cell, subject, clock)
+            pruning = stages.prune(cell, subject, calibration, tracker, clock)
+            after = stages.evaluate_pruned(cell, subject, before, clock)
+            stages.save_checkpoint(cell, subject)
+            results.write_artefacts(cell, after, pruning)
+            result = results.write_result(cell, subject.summary(), calibration, pruning, before, after, clock)
+            tracker.log_result(result, after.samples)
+            shutil.rmtree(cell.folder / "partial", ignore_errors=True)
+    finally:
+        subject.engine.close()
+    report.closing(cell, subject, result, before, after)
+    return Outcome("finished", cell.name, str(cell.folder), result=result)

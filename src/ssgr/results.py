@@ -1,0 +1,247 @@
+"""What a cell leaves in its run directory: written atomically, result.json last."""
+
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import yaml
+
+from ssgr.cache import write_atomically, write_json
+from ssgr.calibration import CalibrationSet
+from ssgr.cell import Cell
+from ssgr.progress import say
+
+if TYPE_CHECKING:
+    from ssgr.pruning.loop import PruneReport
+    from ssgr.stages import Evaluation
+
+SCHEMA_VERSION = 1
+PACKAGES = ("ssgr", "torch", "transformers", "lm-eval", "vllm", "wandb", "numpy")
+
+
+@dataclass
+class Outcome:
+    """How a cell ended: finished | skipped | planned | failed | refused (bad input)."""
+
+    status: str
+    cell: str
+    folder: str
+    message: str = ""
+    result: dict[str, Any] | None = field(default=None, repr=False)
+
+    @property
+    def exit_status(self) -> int:
+        return {"failed": 1, "refused": 2}.get(self.status, 0)
+
+
+class Clock:
+    """Seconds per stage, and which stage runs now; `with clock("pruning"):` may be entered several times."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+        self.stage = "setup"
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        before, self.stage = self.stage, stage
+        started = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+        self.stage = before
+
+    def totals(self) -> dict[str, float]:
+        stages = {stage: round(self.seconds.get(stage, 0.0), 3) for stage in ("rollouts", "calibration", "pruning", "evaluation")}
+        return stages | {"total": round(time.perf_counter() - self._started, 3)}
+
+
+def finished_before(cell: Cell) -> Outcome | None:
+    """The outcome of a cell that needs no work: finished here, or finished in another study and copied from there."""
+    if cell.config.overwrite:
+        return None
+    missing = lacking(cell)
+    if missing and not adopt(cell):
+        if missing != ["result.json"]:
+            say(f"{cell.folder} is finished but lacks {', '.join(missing)}: it is run again")
+        return None
+    how = "copied from another study" if missing else "finished already"
+    message = f"{how}, every file it was asked for is there (overwrite=true runs it again)"
+    return Outcome("skipped", cell.name, str(cell.folder), message, read_result(cell.folder))
+
+
+def dry_run(cell: Cell) -> Outcome | None:
+    if not cell.config.dry_run:
+        return None
+    return Outcome("planned", cell.name, str(cell.folder), "would be run (dry_run=true)")
+
+
+def lock_path(cell: Cell) -> Path:
+    return cell.folder.parent / ".locks" / f"{cell.name}.lock"
+
+
+def partial_folder(cell: Cell, fingerprint: str) -> Path:
+    """Where the samples of an evaluation are kept until it is finished; other weights' leftovers are removed."""
+    folder = cell.folder / "partial" / fingerprint
+    for other in (cell.folder / "partial").glob("*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
+def open_folder(cell: Cell, calibration: CalibrationSet | None) -> None:
+    """The first files of a cell: its config and what it calibrates on. What an earlier run concluded is removed."""
+    for name in ("result.json", "failure.json"):
+        (cell.folder / name).unlink(missing_ok=True)
+    write_config(cell)
+    if calibration is not None:
+        calibration.to_parquet(cell.folder / "calibration.parquet")
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False, compression="zstd"))
+
+
+def lacking(cell: Cell) -> list[str]:
+    """Which of the files that this cell was asked for are not there; an empty list means that it is finished."""
+    result = read_result(cell.folder)
+    if result is None or result.get("status") != "finished":
+        return ["result.json"]
+    wanted = ["samples.parquet", "config.yaml"]
+    wanted += ["prune_report.json"] * (not cell.is_dense)
+    wanted += ["calibration.parquet"] * cell.reads_calibration
+    wanted += ["divergence.parquet"] * (cell.config.evaluation.divergence and not cell.is_dense)
+    wanted += ["checkpoint/config.json"] * cell.config.save_checkpoint
+    return [name for name in wanted if not (cell.folder / name).is_file()]
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def adopt(cell: Cell) -> bool:
+    """Copies the same finished cell from another study of this runs directory; False where there is none."""
+    for folder in sorted(Path(cell.config.runs_dir).glob(f"*/*-{cell.hash}")):
+        if folder == cell.folder or (read_result(folder) or {}).get("status") != "finished":
+            continue
+        cell.folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{cell.hash}.", dir=cell.folder.parent) as temporary:
+            copy = Path(temporary) / "copy"
+            shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("wandb"))
+            write_json(copy / "result.json", read_result(folder) | {"study": cell.config.study, "cell": cell.name})
+            shutil.rmtree(cell.folder, ignore_errors=True)
+            os.replace(copy, cell.folder)
+        return not lacking(cell)
+    return False
+
+
+def write_config(cell: Cell) -> None:
+    """The resolved config as it was used, nulls filled."""
+    text = yaml.safe_dump(plain(asdict(cell.config)), sort_keys=False, allow_unicode=True)
+    write_atomically(cell.folder / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def write_failure(cell: Cell, stage: str, error: BaseException) -> str:
+    """failure.json and log.txt instead of result.json; returns the one line that says what happened."""
+    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    log = cell.folder / "log.txt"
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    (cell.folder / "result.json").unlink(missing_ok=True)
+    with open(log, "a", encoding="utf-8") as file:
+        file.write("".join(traceback.format_exception(error)))
+    write_json(cell.folder / "failure.json", {"stage": stage, "error": line, "log": str(log)})
+    return line
+
+
+def write_artefacts(cell: Cell, after: "Evaluation", pruning: "PruneReport | None") -> None:
+    write_table(after.samples, cell.folder / "samples.parquet")
+    if after.divergence is not None:
+        write_table(after.divergence, cell.folder / "divergence.parquet")
+    if pruning is not None:
+        write_json(cell.folder / "prune_report.json", finite(pruning.to_json()))
+
+
+def write_result(
+    cell: Cell,
+    model: dict[str, Any],
+    calibration: CalibrationSet | None,
+    pruning: "PruneReport | None",
+    before: "Evaluation",
+    after: "Evaluation",
+    clock: Clock,
+) -> dict[str, Any]:
+    """result.json, the last file of a cell: it stands only where everything else does."""
+    sparsity = {"target": 0.0, "achieved": 0.0, "pattern": "dense"}
+    if pruning is not None:
+        sparsity = {"target": pruning.target, "achieved": pruning.achieved, "pattern": pruning.pattern}
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "cell": cell.name,
+        "study": cell.config.study,
+        "status": "finished",
+        "config": plain(asdict(cell.config)),
+        "model": model,
+        "calibration": calibration.summary() if calibration else None,
+        "sparsity": sparsity,
+        "metrics": after.metrics,
+        "dense_metrics": before.metrics,
+        "seconds": clock.totals(),
+        "environment": {"git": git_describe(), "versions": versions(), "device": model["device"]},
+    }
+    write_json(cell.folder / "result.json", finite(result))
+    return result
+
+
+def plain(value: Any) -> Any:
+    """Enums and tuples as what JSON and YAML have for them."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, str) else value
+
+
+def finite(value: Any) -> Any:
+    """NaN and infinity as null: JSON has neither."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if hasattr(value, "item"):  # a numpy scalar
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_describe() -> str | None:
+    """The version of the sources that ran, where they are a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--tags"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -1,0 +1,196 @@
+"""The stages that main.py calls in order: each asks one room for its part of a cell. Imports torch."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+
+from ssgr.calibration import SOURCES, CalibrationRequest, CalibrationSet
+from ssgr.cell import Cell
+from ssgr.engines.base import ENGINES, Engine
+from ssgr.evaluation.accuracy import evaluate
+from ssgr.evaluation.dense import dense
+from ssgr.evaluation.divergence import DenseStates, dense_states, divergence
+from ssgr.evaluation.held_out import HeldOut, held_out
+from ssgr.models.blocks import model_linears
+from ssgr.models import save
+from ssgr.models.load import LoadedModel, load_model, weights_fingerprint
+from ssgr.progress import console
+from ssgr.pruning.loop import PruneReport, prune_model
+from ssgr.pruning.sparsity import Sparsity, matrix_quotas
+from ssgr.results import Clock, partial_folder
+from ssgr.tracking import Tracker
+from ssgr.traces.problems import load_problems, problems_hash
+from ssgr.traces.prompts import PromptTemplate
+from ssgr.traces.rollouts import collect
+from ssgr.traces.store import TraceStore
+from ssgr.traces.tables import render_table
+
+
+@dataclass
+class Subject:
+    """The model of a cell and what talks to it. `model` is pruned in place."""
+
+    loaded: LoadedModel
+    template: PromptTemplate
+    engine: Engine
+
+    def summary(self) -> dict[str, Any]:
+        """The `model` entry of result.json."""
+        loaded = self.loaded
+        return {
+            "name": loaded.name,
+            "path": loaded.path,
+            "weights": loaded.weights_hash,
+            "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
+            "prunable_parameters": sum(linear.weight.numel() for linear in model_linears(loaded.model).values()),
+            "device": device_name(loaded.device),
+        }
+
+
+@dataclass
+class Evaluation:
+    """Samples and metrics of one model; the dense model's also hold what the divergence is measured on."""
+
+    samples: pd.DataFrame
+    metrics: dict[str, float]
+    held_out: HeldOut | None = None
+    states: DenseStates | None = None
+    divergence: pd.DataFrame | None = field(default=None, repr=False)
+
+
+def load(cell: Cell) -> Subject:
+    """Loads the model and checks what only the loaded model can tell; raises UserError before anything is written."""
+    config = cell.config
+    loaded = load_model(config.model, choose_device(config.device), cell.cache)
+    shapes = {name: tuple(linear.weight.shape) for name, linear in model_linears(loaded.model).items()}
+    sparsity = Sparsity.from_config(config.sparsity)
+    matrix_quotas(dict.fromkeys(shapes, sparsity.value), shapes, sparsity)  # refuses an n:m that does not divide
+    for group in ("rollouts", "evaluation"):
+        lower_cap(getattr(config, group), f"{group}.max_new_tokens", loaded.context)
+    template = PromptTemplate(loaded.tokenizer, config.problems.instruction, loaded.think_end)
+    return Subject(loaded, template, ENGINES.get(config.engine.name)(config.engine, loaded))
+
+
+def choose_device(name: str) -> torch.device:
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+def lower_cap(options: Any, option: str, context: int) -> None:
+    """A cap beyond the context is lowered, said once and recorded in the config that the cell keeps."""
+    if options.max_new_tokens > context:
+        console.print(f"{option}={options.max_new_tokens} is lowered to the model's context, {context}", highlight=False)
+        options.max_new_tokens = context
+
+
+def calibrate(cell: Cell, subject: Subject, clock: Clock) -> CalibrationSet | None:
+    """The calibration set, after generating the rollouts that it needs; None where nothing reads one."""
+    if not cell.reads_calibration:
+        return None
+    config = cell.config
+
+    def problems():
+        return load_problems(config.problems)
+
+    def rollouts():
+        with clock("rollouts"):
+            return collect(
+                subject.engine,
+                subject.loaded,
+                subject.template,
+                problems(),
+                config.rollouts,
+                cell.cache,
+                problem_set(cell),
+            )
+
+    request = CalibrationRequest(
+        config=config.calibration,
+        selection=config.selection,
+        difficulty=config.difficulty,
+        length=config.length,
+        seed=config.seed,
+        template=subject.template,
+        problems=problems,
+        rollouts=rollouts,
+    )
+    with clock("calibration"):
+        chosen = SOURCES.get(config.calibration.name)(request)
+    if chosen.held is not None:
+        title = "the store's correct traces · tokens, by pass rate and length; below: what was taken"
+        console.print(render_table(chosen.held, chosen.selection, title))
+    return chosen
+
+
+def problem_set(cell: Cell) -> str:
+    """What names the problem set in a store's key: the option, and of a user's file its contents."""
+    problems = cell.config.problems
+    return problems.name if problems.path is None else f"{problems.name} {problems_hash(problems)}"
+
+
+def evaluate_dense(cell: Cell, subject: Subject, clock: Clock) -> Evaluation:
+    """The dense model's evaluation and, for the divergence, its hidden states: from the cache where they are there."""
+    config = cell.config
+    with clock("evaluation"):
+        found = dense(subject.engine, subject.loaded, subject.template, config.evaluation, config.limit, cell.cache)
+        evaluation = Evaluation(found.accuracy.samples, found.accuracy.metrics)
+        if config.evaluation.divergence and not cell.is_dense:
+            evaluation.held_out = held_out(found.accuracy)
+            evaluation.states = dense_states(subject.loaded, evaluation.held_out, found.folder)
+    return evaluation
+
+
+def prune(
+    cell: Cell, subject: Subject, calibration: CalibrationSet | None, tracker: Tracker, clock: Clock
+) -> PruneReport | None:
+    """Prunes the model in place; None for the dense model."""
+    if cell.is_dense:
+        return None
+    config = cell.config
+    with clock("pruning"):
+        report = prune_model(
+            subject.loaded,
+            calibration.sequences if calibration else None,
+            calibration.weights if calibration else None,
+            config.pruner,
+            config.allocation,
+            Sparsity.from_config(config.sparsity),
+            on_block=tracker.log_block,
+        )
+        subject.engine.weights_changed()
+    return report
+
+
+def evaluate_pruned(cell: Cell, subject: Subject, before: Evaluation, clock: Clock) -> Evaluation:
+    """Accuracy of the pruned model and its divergence from the dense one.
+
+    Samples are stored batch by batch in a folder named by the pruned weights, so that a killed evaluation goes on
+    where the same pruning comes out again, and never mixes two models.
+    """
+    if cell.is_dense:
+        return before
+    config = cell.config
+    with clock("evaluation"):
+        fingerprint = weights_fingerprint(subject.loaded.model)
+        store = TraceStore.open(partial_folder(cell, fingerprint), {"weights": fingerprint, "cell": cell.name})
+        options = {"repeats": config.evaluation.repeats, "limit": config.limit, "store": store}
+        found = evaluate(subject.engine, subject.loaded, subject.template, config.evaluation, **options)
+        evaluation = Evaluation(found.samples, found.metrics)
+        if before.held_out is not None:
+            measured = divergence(subject.loaded, before.held_out, before.states)
+            evaluation.divergence = measured.table
+            evaluation.metrics = evaluation.metrics | measured.metrics
+            before.metrics = before.metrics | measured.dense_metrics
+    return evaluation
+
+
+def save_checkpoint(cell: Cell, subject: Subject) -> None:
+    if cell.config.save_checkpoint:
+        save.save_checkpoint(subject.loaded, cell.folder / "checkpoint")
