@@ -24,8 +24,6 @@ from ssgr.engines.base import ENGINES, Sampling
 from ssgr.engines.decoding import loop
 from ssgr.errors import CellError, UserError
 
-torch.set_num_threads(1)
-
 VOCABULARY = 97
 SIZES = dict(
     hidden_size=32,

@@ -2,7 +2,10 @@
 
 import math
 import random
+from pathlib import Path
 
+import datasets
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import pytest
@@ -98,15 +101,22 @@ def test_a_killed_evaluation_goes_on(task, tmp_path):
     assert len(resumed.calls) == 3
 
 
-def test_global_random_state_and_the_hub_cache_are_left_alone(task, tmp_path, monkeypatch):
+def seed_everything():
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+
+
+def test_global_random_state_and_the_hub_caches_are_left_alone(task):
     template, rows, _, run = task
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
-    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    caches = [Path(datasets.config.HF_DATASETS_CACHE), Path(huggingface_hub.constants.HF_HUB_CACHE)]
+    before = [sorted(cache.glob("*")) for cache in caches]
+    seed_everything()
     expected = random.random(), np.random.rand(), torch.rand(1).item()
-    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    seed_everything()
     run(oracle(template, rows))
     assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
-    assert not (tmp_path / "hub").exists()
+    assert [sorted(cache.glob("*")) for cache in caches] == before
 
 
 def test_nothing_is_printed(task, capfd):
