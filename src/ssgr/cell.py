@@ -75,7 +75,7 @@ class Cell:
 
 
 def describe(config: Config) -> Cell:
-    """The cell that a config asks for, with its nulls filled. Raises UserError (one line) for anything wrong with it."""
+    """The cell that a config asks for, with its nulls filled; UserError, one line, for anything wrong with it."""
     fill(config)
     check(config)
     return Cell(config, identity(config))
@@ -147,7 +147,11 @@ def check_numbers(config: Config) -> None:
 def identity(config: Config) -> dict[str, Any]:
     """Every value that can change the result, with files by their contents; options without effect are left out."""
     model_dir = resolve_model_dir(config.model)
-    weights = weights_hash(model_dir, cache_root(config.cache_dir)) if model_dir else [config.model.path, config.model.revision]
+    weights = (
+        weights_hash(model_dir, cache_root(config.cache_dir))
+        if model_dir
+        else [config.model.path, config.model.revision]
+    )
     evaluation = without(asdict(config.evaluation), "path", "divergence")
     found = {
         "model": {"weights": weights, "dtype": config.model.dtype, "think_end": config.model.think_end},

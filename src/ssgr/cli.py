@@ -82,7 +82,10 @@ def conclude(outcomes: list[Outcome]) -> int:
         elif outcome.message:
             say(f"ssgr: {outcome.status} {outcome.cell}: {outcome.message}")
     if len(outcomes) > 1:
-        counts = {status: sum(outcome.status == status for outcome in outcomes) for status in sorted({o.status for o in outcomes})}
+        counts = {
+            status: sum(outcome.status == status for outcome in outcomes)
+            for status in sorted({o.status for o in outcomes})
+        }
         say(f"ssgr: {len(outcomes)} cells: " + ", ".join(f"{count} {status}" for status, count in counts.items()))
     return max((outcome.exit_status for outcome in outcomes), default=0)
 
@@ -97,7 +100,9 @@ def explain(error: Exception) -> str:
         return f"{lines[0].split(': ')[-1]}; choices: {', '.join(o for o in chain.options if o != 'schema')}"
     text = " ".join(lines[:1]) if lines else type(chain).__name__
     key = re.search(r"full_key: (\S+)", str(chain))
-    unknown = re.search(r"Could not override '([^']+)'", str(error)) or re.search(r"Key '([^']+)' (?:is )?not in", str(error))
+    unknown = re.search(r"Could not override '([^']+)'", str(error)) or re.search(
+        r"Key '([^']+)' (?:is )?not in", str(error)
+    )
     if unknown:
         name = key[1] if key else unknown[1]
         return f"there is no option {name}{suggestion(name)}"
@@ -123,10 +128,7 @@ def field_tree(schema: type) -> dict:
     """The options of a schema by name; groups hold a tree of their own."""
     from dataclasses import fields, is_dataclass
 
-    return {
-        field.name: field_tree(field.type) if is_dataclass(field.type) else None
-        for field in fields(schema)
-    }
+    return {field.name: field_tree(field.type) if is_dataclass(field.type) else None for field in fields(schema)}
 
 
 if __name__ == "__main__":

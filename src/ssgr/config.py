@@ -256,5 +256,3 @@ def register_schemas() -> None:
     for name, schema in SCHEMAS.items():
         group, _, option = f"schema/{name}".rpartition("/")
         store.store(group=group, name=option, node=schema)
-
-

@@ -6,4 +6,4 @@ class UserError(Exception):
 
 
 class CellError(Exception):
-    """A cell that started and cannot finish, for a reason that one line can say; recorded in failure.json, exit status 1."""
+    """A cell that started and cannot finish, for a reason that one line can say: failure.json, exit status 1."""

@@ -1,4 +1,4 @@
-"""What a person sees when a cell has finished: dense against pruned, one problem before and after, where it all lies."""
+"""What a person sees when a cell has finished: dense against pruned, one problem before and after, where it lies."""
 
 import pandas as pd
 from rich.console import Console
@@ -14,56 +14,64 @@ EXCERPT = 600  # characters of a completion that are shown
 
 def closing(cell: Cell, subject: Subject, result: dict, before: Evaluation, after: Evaluation) -> None:
     console = Console(soft_wrap=True)
-    console.print(comparison(cell, result, before, after))
-    if cell.config.model.path is None:
-        console.print("The bundled model and its problems are synthetic: for trying things out, not for conclusions.")
+    console.print()
+    console.print(comparison(cell, result))
+    if not cell.is_dense:
+        difference, error, low, high = paired_difference(before.samples, after.samples)
+        interval = f"95 % interval [{low:+.3f}, {high:+.3f}], paired by problem"
+        console.print(Text(f"pruned − dense: {difference:+.3f} ± {error:.3f}, {interval}"))
     if result["calibration"]:
         console.print(Text(calibration_line(result["calibration"])))
+    if cell.config.model.path is None:
+        console.print("The bundled model and its problems are synthetic: for trying things out, not for conclusions.")
     if not cell.is_dense:
         show_example(console, subject, before.samples, after.samples)
     seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in result["seconds"].items())
-    console.print(Text(f"Time: {seconds}"))
+    console.print(Text(f"\nTime: {seconds}"))
     console.print(Text(f"Everything lies in {cell.folder}"))
 
 
-def comparison(cell: Cell, result: dict, before: Evaluation, after: Evaluation) -> Table:
+def comparison(cell: Cell, result: dict) -> Table:
     """Accuracies never stand without their standard error, n and k."""
-    task = cell.config.evaluation.name
-    sparsity = result["sparsity"]
-    table = Table(title=f"{task}: {cell.config.model.name}, {cell.config.pruner.name} {sparsity['achieved']:.2%} {sparsity['pattern']}")
-    for column in ("", "accuracy ± se", "n × k", "mean tokens", "truncated", "KL per token (nats)"):
-        table.add_column(column, justify="left" if not column else "right")
-    table.add_row("dense", *row(task, result["dense_metrics"]))
-    if cell.is_dense:
-        return table
-    table.add_row(f"pruned on {cell.config.calibration.name}" if result["calibration"] else "pruned", *row(task, result["metrics"]))
-    difference, error, low, high = paired_difference(before.samples, after.samples)
-    table.add_row("difference", f"{difference:+.3f} ± {error:.3f}", f"95 % [{low:+.3f}, {high:+.3f}]", "", "", "")
+    config, sparsity = cell.config, result["sparsity"]
+    title = f"{config.model.name} on {config.evaluation.name}"
+    if not cell.is_dense:
+        title += f": {config.pruner.name}, {sparsity['achieved']:.1%} {sparsity['pattern']}"
+    table = Table(title=title)
+    for column in ("", "accuracy ± se", "n × k", "tokens", "cut", "KL/token (nats)"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    table.add_row("dense", *row(config.evaluation.name, result["dense_metrics"]))
+    if not cell.is_dense:
+        table.add_row("pruned", *row(config.evaluation.name, result["metrics"]))
     return table
 
 
 def row(task: str, metrics: dict[str, float]) -> list[str]:
-    def value(name: str) -> float | None:
-        return metrics.get(f"{task}/{name}")
+    """Accuracy, problems x repeats, mean generated tokens, share that was cut off, divergence from the dense model."""
 
-    kl = ""
-    if value("kl") is not None:
-        kl = f"{value('kl'):.3f}" + (f" ± {value('kl_se'):.3f}" if value("kl_se") else "")
+    def number(name: str, style: str) -> str:
+        value = metrics.get(f"{task}/{name}")
+        return "–" if value is None or value != value else format(value, style)
+
+    kl = number("kl", ".4f")
+    if metrics.get(f"{task}/kl_se"):
+        kl += f" ± {number('kl_se', '.4f')}"
     return [
-        f"{value('accuracy'):.3f} ± {value('accuracy_se'):.3f}",
-        f"{value('problems')} × {value('repeats')}",
-        f"{value('mean_tokens'):.0f}",
-        f"{value('truncated'):.1%}",
+        f"{number('accuracy', '.3f')} ± {number('accuracy_se', '.3f')}",
+        f"{number('problems', ',')} × {number('repeats', '')}",
+        number("mean_tokens", ".0f"),
+        number("truncated", ".1%"),
         kl,
     ]
 
 
 def calibration_line(calibration: dict) -> str:
-    line = f"Calibrated on {calibration['source']}: {calibration['tokens']:,} tokens in {calibration['sequences']:,} sequences"
+    line = f"calibrated on {calibration['source']}: {calibration['tokens']:,} tokens"
+    line += f", {calibration['sequences']:,} sequences"
     if calibration["traces"]:
         line += (
-            f", {calibration['traces']:,} traces of {calibration['problems']:,} problems, "
-            f"{calibration['mean_trace_tokens']:.0f} tokens a trace, mean pass rate {calibration['mean_pass_rate']:.2f}"
+            f", {calibration['problems']:,} problems, {calibration['mean_trace_tokens']:.0f} tokens a trace, "
+            f"mean pass rate {calibration['mean_pass_rate']:.2f}"
         )
     return line
 
@@ -85,6 +93,4 @@ def show_example(console: Console, subject: Subject, before: pd.DataFrame, after
 def excerpt(text: str) -> str:
     """Beginning and end of a text that a model wrote, with control characters made visible."""
     clean = "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
-    if len(clean) <= EXCERPT:
-        return clean
-    return f"{clean[: EXCERPT * 2 // 3]} […] {clean[-EXCERPT // 3 :]}"
+    return clean if len(clean) <= EXCERPT else f"{clean[: EXCERPT * 2 // 3]} […] {clean[-EXCERPT // 3 :]}"

@@ -48,24 +48,30 @@ class Outcome:
 
 
 class Clock:
-    """Seconds per stage, and which stage runs now; `with clock("pruning"):` may be entered several times."""
+    """Seconds per stage, and which stage runs now. A stage entered inside another one stops the outer one's clock."""
+
+    STAGES = ("rollouts", "calibration", "pruning", "evaluation")
 
     def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self.seconds: dict[str, float] = {}
+        self._started = self._since = time.perf_counter()
+        self._seconds: dict[str, float] = {}
         self.stage = "setup"
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        before, self.stage = self.stage, stage
-        started = time.perf_counter()
+        outer = self.stage
+        self._switch(stage)
         yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
-        self.stage = before
+        self._switch(outer)  # not after an exception: the stage that failed is what failure.json names
+
+    def _switch(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._seconds[self.stage] = self._seconds.get(self.stage, 0.0) + now - self._since
+        self._since, self.stage = now, stage
 
     def totals(self) -> dict[str, float]:
-        stages = {stage: round(self.seconds.get(stage, 0.0), 3) for stage in ("rollouts", "calibration", "pruning", "evaluation")}
-        return stages | {"total": round(time.perf_counter() - self._started, 3)}
+        seconds = {stage: round(self._seconds.get(stage, 0.0), 3) for stage in self.STAGES}
+        return seconds | {"total": round(time.perf_counter() - self._started, 3)}
 
 
 def finished_before(cell: Cell) -> Outcome | None:

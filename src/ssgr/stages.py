@@ -13,19 +13,19 @@ from ssgr.evaluation.accuracy import evaluate
 from ssgr.evaluation.dense import dense
 from ssgr.evaluation.divergence import DenseStates, dense_states, divergence
 from ssgr.evaluation.held_out import HeldOut, held_out
-from ssgr.models.blocks import model_linears
 from ssgr.models import save
+from ssgr.models.blocks import model_linears
 from ssgr.models.load import LoadedModel, load_model, weights_fingerprint
 from ssgr.progress import console
 from ssgr.pruning.loop import PruneReport, prune_model
 from ssgr.pruning.sparsity import Sparsity, matrix_quotas
 from ssgr.results import Clock, partial_folder
-from ssgr.tracking import Tracker
 from ssgr.traces.problems import load_problems, problems_hash
 from ssgr.traces.prompts import PromptTemplate
 from ssgr.traces.rollouts import collect
 from ssgr.traces.store import TraceStore
 from ssgr.traces.tables import render_table
+from ssgr.tracking import Tracker
 
 
 @dataclass
@@ -86,7 +86,9 @@ def device_name(device: torch.device) -> str:
 def lower_cap(options: Any, option: str, context: int) -> None:
     """A cap beyond the context is lowered, said once and recorded in the config that the cell keeps."""
     if options.max_new_tokens > context:
-        console.print(f"{option}={options.max_new_tokens} is lowered to the model's context, {context}", highlight=False)
+        console.print(
+            f"{option}={options.max_new_tokens} is lowered to the model's context, {context}", highlight=False
+        )
         options.max_new_tokens = context
 
 
@@ -124,7 +126,7 @@ def calibrate(cell: Cell, subject: Subject, clock: Clock) -> CalibrationSet | No
     with clock("calibration"):
         chosen = SOURCES.get(config.calibration.name)(request)
     if chosen.held is not None:
-        title = "the store's correct traces · tokens, by pass rate and length; below: what was taken"
+        title = "correct traces · tokens by pass rate and length (↳ taken)"
         console.print(render_table(chosen.held, chosen.selection, title))
     return chosen
 

@@ -85,7 +85,9 @@ class Script:
 
 def _sum_line(word: str, value: int, before: int, suffix: str = "") -> Line:
     after = before + value
-    return Line(f"{word} = {value}. {before} + {value} = {after}{suffix}", f"Check: {after} - {value} = {before}. Good.")
+    return Line(
+        f"{word} = {value}. {before} + {value} = {after}{suffix}", f"Check: {after} - {value} = {before}. Good."
+    )
 
 
 def modular_chain(rng: random.Random, script: Script) -> tuple[str, Callable]:
@@ -210,9 +212,11 @@ def string_rewriting(rng: random.Random, script: Script) -> tuple[str, Callable]
                 digits = [*digits, values[slot]]
                 head = f"{script.words[slot]} = {values[slot]}. Append"
             else:
-                digits = {"reverse": digits[::-1], "rotate": digits[1:] + digits[:1], "swap": digits[1::-1] + digits[2:]}[
-                    move
-                ]
+                digits = {
+                    "reverse": digits[::-1],
+                    "rotate": digits[1:] + digits[:1],
+                    "swap": digits[1::-1] + digits[2:],
+                }[move]
                 head = move.capitalize()
             text = f"{head}: {' '.join(map(str, digits))}."
             lines.append(Line(text, f"Check: it ends in {digits[-1]} and starts with {digits[0]}. Good."))
@@ -239,7 +243,9 @@ def graph_walk(rng: random.Random, script: Script) -> tuple[str, Callable]:
                 lines.append(Line(f"{line.text}, mod 10 it is {node}.", line.check))
             else:
                 node = target[node]
-                lines.append(Line(f"The edge of {before} goes to {node}.", f"Check: {before} to {node} is listed. Good."))
+                lines.append(
+                    Line(f"The edge of {before} goes to {node}.", f"Check: {before} to {node} is listed. Good.")
+                )
         return lines, str(node)
 
     return question, solve
@@ -254,7 +260,10 @@ def sorting(rng: random.Random, script: Script) -> tuple[str, Callable]:
     question = f"Sort the digits {', '.join(words)} in ascending order."
 
     def solve(values):
-        lines = [Line(f"{word} = {value}.", f"Check: {word} is {value}. Good.") for word, value in zip(script.words, values)]
+        lines = [
+            Line(f"{word} = {value}.", f"Check: {word} is {value}. Good.")
+            for word, value in zip(script.words, values, strict=True)
+        ]
         left = [values[slot] if slot is not None else item for slot, item in zip(order, items, strict=True)]
         lines.append(Line(f"The list is {' '.join(map(str, left))}.", f"Check: {len(left)} digits. Good."))
         done: list[int] = []
@@ -321,7 +330,7 @@ def register_machine(rng: random.Random, script: Script) -> tuple[str, Callable]
             if slot is not None:
                 amount, head = values[slot], f"{script.words[slot]} = {values[slot]}. "
             else:
-                amount, head = state[source] if source in state else source, ""
+                amount, head = state.get(source, source), ""
             state[register] = after = before + amount
             # The state stands in every line: a small model cannot look for each register's last change.
             text = f"{head}{register} = {before} + {amount} = {after}, now {' '.join(map(str, state.values()))}."

@@ -12,12 +12,17 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import logging as transformers_logging
 
 from ssgr import cache
 from ssgr.config import ModelConfig
 from ssgr.errors import UserError
 from ssgr.models.blocks import model_linears
 from ssgr.models.files import check_folder, context_length, fetch_model_dir, weights_hash
+
+# A bar for something that takes less than a second, and a warning about tokenizers that we check ourselves.
+transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -118,10 +123,12 @@ def first_line(error: Exception) -> str:
 
 
 def weights_fingerprint(model: PreTrainedModel) -> str:
-    """A hash of the prunable weights as they stand, cheap enough for every cell: two sums over each matrix' bits."""
+    """A hash of the prunable weights as they stand, cheap enough for every cell: sums over each matrix' bits."""
     sums = []
     for linear in model_linears(model).values():
-        bits = linear.weight.data.contiguous().view(torch.uint8).flatten().long()
-        places = torch.arange(1, len(bits) + 1, device=bits.device) % 65_521
-        sums.append([int(bits.sum()), int((bits * places).sum())])
+        for rows in linear.weight.data.split(1024):  # in chunks: integers of 64 bits are four times as large
+            bits = rows.view({2: torch.int16, 4: torch.int32}[rows.element_size()]).long()
+            columns = torch.arange(1, bits.shape[1] + 1, device=bits.device)
+            lines = torch.arange(1, bits.shape[0] + 1, device=bits.device)
+            sums += [int(bits.sum()), int(((bits * columns).sum(1) * lines).sum())]
     return cache.content_hash(sums)

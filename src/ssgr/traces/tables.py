@@ -71,4 +71,4 @@ def _cell(held: pd.DataFrame, taken: pd.DataFrame | None, row: str, columns: tup
     ]
     if taken is None or not taken.loc[row, columns[0]]:
         return lines[0]
-    return f"{lines[0]}\ntook {lines[1]}"
+    return f"{lines[0]}\n↳ {lines[1]}"
