@@ -20,7 +20,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Generation:
-    """One completion, exactly as sampled: where finish_reason is `stop`, output_ids ends with the end-of-sequence token."""
+    """One completion, exactly as sampled; with finish_reason `stop`, output_ids ends in the end-of-sequence token."""
 
     output_ids: list[int]
     finish_reason: str  # stop | length | repetition

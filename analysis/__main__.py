@@ -1,0 +1,65 @@
+"""`python -m analysis --runs runs [--study NAME]`: every finished cell as one Markdown table."""
+
+import argparse
+import sys
+
+import pandas as pd
+
+from analysis.load import load_runs
+
+
+def markdown(runs: pd.DataFrame) -> str:
+    """Accuracies with their standard errors, n and k, and the divergence beside them; dense models first."""
+    lines = [
+        "| model, task | pruner | calibrated on | seed | accuracy ± se | n × k | mean tokens | cut | KL per token |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for _, group in runs.groupby(["model", "task", "dense_accuracy", "dense_problems"], sort=True, dropna=False):
+        dense = {name.removeprefix("dense_"): value for name, value in group.iloc[0].items() if "dense_" in name}
+        lines.append(_line(group.iloc[0], dense, "dense", "", ""))
+        for _, run in group[group["pattern"] != "dense"].sort_values(["pruner", "sparsity", "kl"]).iterrows():
+            pattern = "" if run["pattern"] == "unstructured" else f" {run['pattern']}"
+            bins = [run[name] for name in ("difficulty", "length") if run[name] != "all"]
+            source = ", ".join([run["calibration"] or "nothing", *bins])
+            lines.append(_line(run, run, f"{run['pruner']} {run['sparsity']:.0%}{pattern}", source, run["seed"]))
+    return "\n".join(lines)
+
+
+def _line(about, metrics, pruner: str, source: str, seed) -> str:
+    kl = metrics.get("kl")
+    divergence = "" if kl is None or pd.isna(kl) else f"{kl:.4f}"
+    if divergence and not pd.isna(metrics.get("kl_se")):
+        divergence += f" ± {metrics['kl_se']:.4f}"
+    cells = [
+        f"{about['model']}, {about['task']}",
+        pruner,
+        source,
+        str(seed),
+        f"{metrics['accuracy']:.3f} ± {metrics['accuracy_se']:.3f}",
+        f"{int(metrics['problems']):,} × {int(metrics['repeats'])}",
+        f"{metrics['mean_tokens']:.0f}",
+        f"{metrics['truncated']:.1%}",
+        divergence,
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__.split(": ")[1])
+    parser.add_argument("--runs", default="runs", help="the runs directory (default: runs)")
+    parser.add_argument("--study", help="only this study")
+    options = parser.parse_args()
+    try:
+        runs = load_runs(options.runs, options.study)
+    except FileNotFoundError as error:
+        print(f"analysis: {error}", file=sys.stderr)
+        return 2
+    if runs.empty:
+        print(f"analysis: no finished cells in {options.runs}", file=sys.stderr)
+        return 1
+    print(markdown(runs))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
