@@ -1,0 +1,77 @@
+"""The table of finished cells: what is loaded, what is said and left out, and that torch is never needed."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from analysis import load_runs
+from analysis.__main__ import markdown
+
+
+def write_cell(runs, study, cell, accuracy=0.5, pattern="unstructured", **changes):
+    folder = runs / study / cell
+    folder.mkdir(parents=True)
+    metrics = {"accuracy": accuracy, "accuracy_se": 0.01, "problems": 100, "repeats": 1}
+    metrics |= {"mean_tokens": 200.4, "truncated": 0.25, "kl": 0.0123, "kl_se": None}
+    group = {"name": "all"}
+    result = {
+        "schema_version": 1,
+        "cell": cell,
+        "study": study,
+        "config": {"pruner": {"name": "wanda"}, "difficulty": {"name": "hard"}, "length": group, "seed": 3},
+        "model": {"name": "tiny_reasoner"},
+        "calibration": {"source": "self_generated", "tokens": 16384},
+        "sparsity": {"achieved": 0.4, "pattern": pattern},
+        "metrics": {f"tiny_math/{name}": value for name, value in metrics.items()},
+        "dense_metrics": {f"tiny_math/{name}": value for name, value in (metrics | {"accuracy": 0.9}).items()},
+    } | changes
+    (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+def test_one_row_per_finished_cell(tmp_path):
+    write_cell(tmp_path, "a", "first")
+    write_cell(tmp_path, "b", "second", accuracy=0.25)
+    (tmp_path / "b" / "unfinished").mkdir()
+    runs = load_runs(tmp_path)
+    assert runs["cell"].tolist() == ["first", "second"]
+    assert runs["accuracy"].tolist() == [0.5, 0.25]
+    assert runs["dense_accuracy"].tolist() == [0.9, 0.9]
+    assert runs.loc[0, ["task", "pruner", "difficulty", "seed"]].tolist() == ["tiny_math", "wanda", "hard", 3]
+    assert load_runs(tmp_path, "b")["cell"].tolist() == ["second"]
+
+
+def test_broken_and_unknown_results_are_said_and_left_out(tmp_path, capsys):
+    write_cell(tmp_path, "a", "good")
+    write_cell(tmp_path, "a", "newer", schema_version=99)
+    (write_cell(tmp_path, "a", "torn") / "result.json").write_text('{"schema')
+    assert load_runs(tmp_path)["cell"].tolist() == ["good"]
+    said = capsys.readouterr().err
+    assert "torn" in said and "schema version 99" in said
+
+
+def test_a_missing_directory_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no runs directory"):
+        load_runs(tmp_path / "nowhere")
+
+
+def test_the_table_gives_every_accuracy_its_error_n_and_k(tmp_path):
+    write_cell(tmp_path, "a", "first")
+    lines = markdown(load_runs(tmp_path)).splitlines()
+    assert len(lines) == 4  # two of heading, dense, pruned
+    assert "| dense |" in lines[2] and "0.900 ± 0.010 | 100 × 1" in lines[2]
+    assert "wanda 40% | self_generated, hard | 3 | 0.500 ± 0.010 | 100 × 1 | 200 | 25.0% | 0.0123 |" in lines[3]
+
+
+def test_the_command_needs_no_torch_and_says_what_is_missing(tmp_path):
+    code = (
+        "import sys; from analysis.__main__ import main; sys.argv = ['analysis', '--runs', sys.argv[1]];"
+        "status = main(); assert 'torch' not in sys.modules; sys.exit(status)"
+    )
+    write_cell(tmp_path, "a", "first")
+    for folder, status in ((tmp_path, 0), (tmp_path / "a", 1), (tmp_path / "nowhere", 2)):
+        done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
