@@ -104,8 +104,10 @@ def test_the_manifest_stays_as_it_was_first_written(store):
 
 def test_the_key_follows_everything_that_changes_a_token():
     base = {"weights_hash": "w", "dtype": "bfloat16", "engine": "hf", "template": "t", "seed": 0, "problem_set": "b"}
+    base["think_end"] = None
     base["sampling"] = Sampling(0.6, 0.95, 100)
     other = {"weights_hash": "v", "dtype": "float32", "engine": "vllm", "template": "u", "seed": 1, "problem_set": "c"}
+    other["think_end"] = "</think>"
     keys = {store_key(**base)} | {store_key(**{**base, name: value}) for name, value in other.items()}
     keys |= {store_key(**{**base, "sampling": s}) for s in (Sampling(0.7, 0.95, 100), Sampling(0.6, 0.95, 99))}
     assert len(keys) == 1 + len(other) + 2

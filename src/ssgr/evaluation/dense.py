@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ssgr.models.load import LoadedModel
 
 BUNDLED_SAMPLES = Path(__file__).parents[1] / "bundled" / "dense_samples"
-KEY = ("weights", "dtype", "task", "template", "sampling", "seed")  # what decides a sample, besides the engine
+KEY = ("weights", "dtype", "task", "template", "think_end", "sampling", "seed")  # these and the engine decide a sample
 
 
 @dataclass
@@ -60,6 +60,7 @@ def make_manifest(
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "task": task_hash(config),
         "template": template.hash,
+        "think_end": template.think_end,
         "sampling": asdict(sampling_of(config)),
         "seed": config.seed,
         "engine": dict(engine.identity),

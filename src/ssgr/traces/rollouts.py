@@ -83,6 +83,7 @@ def store_folder(cache_root: Path, manifest: dict[str, Any]) -> Path:
         dtype=manifest["dtype"],
         engine=manifest["engine"].get("engine", ""),
         template=manifest["template"],
+        think_end=manifest["think_end"],
         sampling=Sampling(**manifest["sampling"]),
         seed=manifest["seed"],
         problem_set=manifest["problem_set"],

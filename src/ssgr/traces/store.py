@@ -65,14 +65,22 @@ class Trace:
 
 
 def store_key(
-    *, weights_hash: str, dtype: str, engine: str, template: str, sampling: Sampling, seed: int, problem_set: str
+    *,
+    weights_hash: str,
+    dtype: str,
+    engine: str,
+    template: str,
+    think_end: str | None,
+    sampling: Sampling,
+    seed: int,
+    problem_set: str,
 ) -> str:
-    """The name of a store: a hash of everything that changes a token.
+    """The name of a store: a hash of everything that changes a token, and of the tag that grading goes by.
 
     Not of k, nor of the number of problems (a larger request adds rows), nor of the engine's versions (they stand in
     the manifest). `template` is PromptTemplate.hash, `engine` the engine's name.
     """
-    values = {"weights": weights_hash, "dtype": dtype, "engine": engine, "template": template}
+    values = {"weights": weights_hash, "dtype": dtype, "engine": engine, "template": template, "think_end": think_end}
     return content_hash({**values, "sampling": asdict(sampling), "seed": seed, "problem_set": problem_set})
 
 
