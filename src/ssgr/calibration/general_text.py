@@ -7,7 +7,7 @@ import numpy as np
 
 from ssgr.calibration import CalibrationRequest, CalibrationSet, source
 from ssgr.calibration.budget import fill, token_weights
-from ssgr.errors import CellError
+from ssgr.errors import UserError
 from ssgr.traces.store import row_seed
 
 TEXT = Path(__file__).parents[1] / "bundled" / "general_text.txt"
@@ -19,7 +19,7 @@ def general_text(request: CalibrationRequest) -> CalibrationSet:
     config = request.config
     tokens = _tokenised(request.template.tokenizer, TEXT)
     if len(tokens) < config.tokens:
-        raise CellError(
+        raise UserError(
             f"calibration=general_text: the shipped text holds {len(tokens):,} of this model's tokens and "
             f"calibration.tokens needs {config.tokens:,}; a smaller calibration.tokens would help"
         )

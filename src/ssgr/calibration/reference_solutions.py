@@ -4,7 +4,7 @@ import numpy as np
 
 from ssgr.calibration import CalibrationRequest, CalibrationSet, source
 from ssgr.calibration.budget import fill, token_weights
-from ssgr.errors import CellError
+from ssgr.errors import UserError
 from ssgr.traces.problems import Problem
 from ssgr.traces.prompts import PromptTemplate
 from ssgr.traces.selection import draw_order
@@ -12,11 +12,11 @@ from ssgr.traces.selection import draw_order
 
 @source("reference_solutions", reads=frozenset({"problems"}), completions=True)
 def reference_solutions(request: CalibrationRequest) -> CalibrationSet:
-    """Each problem once in seeded order: prompt, solution, end of sequence; CellError where these hold too little."""
+    """Each problem once in seeded order: prompt, solution, end of sequence; UserError where these hold too little."""
     config, template = request.config, request.template
     problems = [problem for problem in request.problems() if problem.solution]
     if not problems:
-        raise CellError("calibration=reference_solutions: no problem has a solution (see problems.solution_field)")
+        raise UserError("calibration=reference_solutions: no problem has a solution (see problems.solution_field)")
     order = draw_order(request.seed, "problems", [problem.problem_id for problem in problems])
     prompt_lengths = []
 
@@ -28,7 +28,7 @@ def reference_solutions(request: CalibrationRequest) -> CalibrationSet:
 
     packed, held = fill(sequences(), config.tokens, config.max_seq_len)
     if held < config.tokens:
-        raise CellError(
+        raise UserError(
             f"calibration=reference_solutions: the {len(problems):,} problems with a solution hold {held:,} tokens and "
             f"calibration.tokens needs {config.tokens:,}; more problems or a smaller calibration.tokens would help"
         )
