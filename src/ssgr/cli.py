@@ -8,19 +8,22 @@ import os
 import re
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from difflib import get_close_matches
 from pathlib import Path
 
 import hydra
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ssgr import __version__
+from ssgr import config as schemas
+from ssgr.cell import study_folder
 from ssgr.config import Config, register_schemas
 from ssgr.errors import UserError
 from ssgr.main import run
@@ -45,10 +48,21 @@ class Templates(SearchPathPlugin):
 
 @hydra.main(version_base="1.3", config_path=str(folder("conf")), config_name="config")
 def cell(config: DictConfig) -> None:
-    """One Hydra job: one cell."""
-    outcome = run(OmegaConf.to_object(config))
+    """One Hydra job: one cell. Nothing is raised, so that the other jobs of a sweep go on."""
+    try:
+        outcome = run(as_object(config))
+    except (OmegaConfBaseException, UserError) as error:
+        outcome = Outcome("refused", "", "", explain(error))
     with open(os.environ[OUTCOMES], "a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(outcome) | {"result": None}) + "\n")
+
+
+def as_object(config: DictConfig) -> Config:
+    """The config as its dataclasses; UserError for a top-level key that +key=value added."""
+    unknown = [str(key) for key in config if key not in field_names(Config)]
+    if unknown:
+        raise UserError(f"there is no option {unknown[0]}{suggestion(unknown[0], Config)}")
+    return OmegaConf.to_object(config)
 
 
 def main() -> int:
@@ -56,13 +70,15 @@ def main() -> int:
         print(f"ssgr {__version__}")
         return 0
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting with 1
+    sys.argv[1:] = [readable(argument) for argument in sys.argv[1:]]
     register_schemas()
+    OmegaConf.register_new_resolver("study_folder", study_folder, replace=True)
     Plugins.instance().register(Templates)
     with tempfile.TemporaryDirectory(prefix="ssgr-") as scratch:
         os.environ[OUTCOMES] = str(Path(scratch) / "outcomes.jsonl")
         try:
             cell()
-        except (HydraException, OmegaConfBaseException, UserError) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:  # cells raise nothing: all Hydra's own
             say(f"ssgr: {explain(error)}")
             return 2
         except KeyboardInterrupt:
@@ -73,11 +89,25 @@ def main() -> int:
     return conclude(outcomes)
 
 
+def readable(argument: str) -> str:
+    """The argument as Hydra's grammar can read it: a value such as </think>, or a path with = in it, gets quotes."""
+    option, equals, value = argument.partition("=")
+    if not equals or argument.startswith("-"):
+        return argument
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        escaped = value.replace("'", "\\'")
+        return f"{option}='{escaped}'"
+    return argument
+
+
 def conclude(outcomes: list[Outcome]) -> int:
     """Says how each cell ended, and returns the exit status of the whole call."""
     for outcome in outcomes:
         if outcome.status in ("failed", "refused"):
-            where = f" (see {outcome.folder}/failure.json)" if outcome.status == "failed" else ""
+            failure = Path(outcome.folder, "failure.json")
+            where = f" (see {failure})" if outcome.status == "failed" and failure.is_file() else ""
             say(f"ssgr: {outcome.message}{where}")
         elif outcome.message:
             say(f"ssgr: {outcome.status} {outcome.cell}: {outcome.message}")
@@ -95,40 +125,39 @@ def explain(error: Exception) -> str:
     chain = error
     while isinstance(chain, ConfigCompositionException) and chain.__cause__ is not None:
         chain = chain.__cause__
-    lines = [line.strip() for line in str(chain).splitlines() if line.strip()]
-    if isinstance(chain, MissingConfigException) and chain.options:
-        return f"{lines[0].split(': ')[-1]}; choices: {', '.join(o for o in chain.options if o != 'schema')}"
-    text = " ".join(lines[:1]) if lines else type(chain).__name__
-    key = re.search(r"full_key: (\S+)", str(chain))
-    unknown = re.search(r"Could not override '([^']+)'", str(error)) or re.search(
-        r"Key '([^']+)' (?:is )?not in", str(error)
-    )
+    text = str(chain)
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(chain).__name__)
+    if isinstance(chain, MissingConfigException):
+        options = chain.options or [path.stem for path in folder("multirun_templates").glob("*.yaml")]
+        return f"{first.split(': ')[-1]}; choices: {', '.join(sorted(o for o in options if o != 'schema'))}"
+    if isinstance(chain, OverrideParseException):
+        return f"{chain.override!r} cannot be read: write option=value, and quotes around values with , [ ] {{ }}"
+    if first.startswith("Ambiguous value"):
+        return f"{first}: several values need -m (one cell each)"
+    key = found[1] if (found := re.search(r"full_key: (\S+)", text)) else None
+    if isinstance(chain, MissingMandatoryValue) or "missing mandatory value" in first:
+        return f"{key or first.split()[-1]} is missing: it must be set"
+    unknown = re.search(r"Could not override '([^']+)'", str(error)) or re.search(r"Key '([^']+)' (?:is )?not in", first)
     if unknown:
-        name = key[1] if key else unknown[1]
-        return f"there is no option {name}{suggestion(name)}"
-    if key and key[1] not in text:
-        text = f"{key[1]}: {text}"
-    return text
+        return f"there is no option {key or unknown[1]}{suggestion(key or unknown[1], schema_of(text))}"
+    return f"{key}: {first}" if key and key not in first else first
 
 
-def suggestion(name: str) -> str:
-    """The options that stand where this one was looked for, the likeliest ones first where there are many."""
-    node: dict = field_tree(Config)
-    *parents, last = name.lstrip("+~").split("@")[0].split(".")
-    for parent in parents:
-        node = node.get(parent) or {}
-    choices = sorted(node)
-    if not choices:
-        return ""
-    close = get_close_matches(last, choices, n=3, cutoff=0.6)
+def schema_of(text: str) -> type:
+    """The schema that an OmegaConf message says it looked into."""
+    found = re.search(r"object_type=(\w+)", text)
+    return getattr(schemas, found[1], Config) if found else Config
+
+
+def suggestion(name: str, schema: type) -> str:
+    """The options that stand where this one was looked for, the likeliest ones alone where there are any."""
+    choices = field_names(schema)
+    close = get_close_matches(name.rpartition(".")[2], choices, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(close)}?" if close else f"; choices: {', '.join(choices)}"
 
 
-def field_tree(schema: type) -> dict:
-    """The options of a schema by name; groups hold a tree of their own."""
-    from dataclasses import fields, is_dataclass
-
-    return {field.name: field_tree(field.type) if is_dataclass(field.type) else None for field in fields(schema)}
+def field_names(schema: type) -> list[str]:
+    return sorted(field.name for field in fields(schema))
 
 
 if __name__ == "__main__":
