@@ -78,6 +78,7 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"model.path={folder}: holds no config.json")
     architecture = read_json(folder / "config.json")
     refuse_experts(architecture, folder)
+    refuse_packed(architecture, folder)
     context_length(folder)
     check_weight_files(folder)
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
@@ -93,6 +94,13 @@ def refuse_experts(architecture: dict[str, Any], folder: Path) -> None:
                 raise UserError(
                     f"model.path={folder}: mixture-of-experts models cannot be pruned yet ({key}={section[key]})"
                 )
+
+
+def refuse_packed(architecture: dict[str, Any], folder: Path) -> None:
+    packed = architecture.get("quantization_config")
+    if packed:
+        kind = packed.get("quant_method", "quantised")
+        raise UserError(f"model.path={folder}: its weights are packed ({kind}); save the model in bfloat16 first")
 
 
 def check_weight_files(folder: Path) -> None:

@@ -24,6 +24,7 @@ from ssgr.models.files import check_folder, context_length, fetch_model_dir, wei
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
 
+ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}  # layers that keep keys and values
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -112,10 +113,19 @@ def read_model(folder: Path, config: ModelConfig) -> PreTrainedModel:
 def check_weights(model: PreTrainedModel) -> None:
     """Raises UserError for architectures that cannot be pruned and for NaN or infinite weights, naming the linear."""
     model_linears(model)
+    refuse_states(model)
     for name, parameter in model.named_parameters():
         low, high = torch.aminmax(parameter)
         if not (torch.isfinite(low) and torch.isfinite(high)):
             raise UserError(f"{name.removesuffix('.weight')} holds NaN or infinite weights: the model is broken")
+
+
+def refuse_states(model: PreTrainedModel) -> None:
+    """UserError for recurrent and convolutional layers: only keys and values are carried from token to token."""
+    other = sorted(set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - ATTENTION)
+    if other or getattr(model, "_is_stateful", False):
+        what = other[0] if other else "recurrent"
+        raise UserError(f"unsupported architecture: {type(model).__name__} has {what} layers, not attention alone")
 
 
 def first_line(error: Exception) -> str:

@@ -115,7 +115,7 @@ class Calibration:
                 first: torch.Tensor = first,
                 weights: torch.Tensor = weights,
             ) -> None:
-                tokens = inputs[real]
+                tokens = real_tokens(inputs, real)
                 statistics[name].add(tokens, weights, first | (token_norms(tokens) > thresholds[name]))
 
             output = run(block, batch, index, leaders, add, to_the_end=carry_on)
@@ -138,7 +138,7 @@ class Calibration:
                 leader, _ = seen.setdefault(id(inputs), (name, inputs))
                 shared[name] = leader
                 if leader == name:
-                    norms.setdefault(name, []).append(token_norms(inputs[batch.real]))
+                    norms.setdefault(name, []).append(token_norms(real_tokens(inputs, batch.real)))
 
             output = run(block, batch, index, linears, measure, to_the_end=True)
             if not last:
@@ -150,6 +150,11 @@ class Calibration:
         if self.propagation == Propagation.pruned:
             for position, batch in enumerate(self.batches):
                 self.batches[position] = replace(batch, hidden=replay(block, batch.hidden, batch.calls[index]))
+
+
+def real_tokens(inputs: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """The tokens [tokens, in] of a linear's input that are no padding; some models flatten rows and positions first."""
+    return inputs.reshape(*real.shape, inputs.shape[-1])[real]
 
 
 class AllSeen(Exception):
