@@ -39,5 +39,5 @@ def test_it_prints(tmp_path):
     chosen = select(view, selection(), difficulty(), length(), 0, 20, 64)
     text = io.StringIO()
     Console(file=text, width=120).print(render_table(selection_table(view), chosen.table))
-    for word in ("short", "moderate", "long", "easy", "medium", "hard", "never solved", "took"):
+    for word in ("short", "moderate", "long", "easy", "medium", "hard", "never solved", "↳"):
         assert word in text.getvalue()
