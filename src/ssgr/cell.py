@@ -3,6 +3,8 @@
 Runs before torch is loaded, so that bad input costs a second and writes nothing.
 """
 
+import os
+import re
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,6 +98,9 @@ def is_dense(config: Config) -> bool:
 def check(config: Config) -> None:
     check_sparsity(config)
     check_numbers(config)
+    study_folder(config.runs_dir, config.study)
+    check_writable("runs_dir", Path(config.runs_dir))
+    check_writable("cache_dir", cache_root(config.cache_dir))
     check_model_folder(config.model)
     load_evaluation_problems(config.evaluation)
     if is_dense(config) or not config.pruner.reads_calibration:
@@ -114,7 +119,9 @@ def check_sparsity(config: Config) -> None:
     if n is not None and not 0 < n < m:
         raise UserError(f"sparsity.n={n}, sparsity.m={m}: n:m keeps n of every m inputs, 0 < n < m")
     if n is not None and value is not None and abs(value - (1 - n / m)) > 1e-9:
-        raise UserError(f"sparsity.value={value} contradicts {n}:{m}, which masks {1 - n / m:g}")
+        raise UserError(
+            f"sparsity.value={value} contradicts {n}:{m}, which masks {1 - n / m:g}: set sparsity.value=null"
+        )
     if n is None and (value is None or not 0 <= value < 1):
         raise UserError(f"sparsity.value={value}: must be a share of the weights, at least 0 and below 1")
 
@@ -132,16 +139,32 @@ def check_numbers(config: Config) -> None:
     for option, value in at_least_one.items():
         if value < 1:
             raise UserError(f"{option}={value}: must be at least 1")
+    if getattr(config.pruner, "block_size", 1) < 1:
+        raise UserError(f"pruner.block_size={config.pruner.block_size}: must be at least 1")
+    if getattr(config.pruner, "damping", 0.0) < 0:
+        raise UserError(f"pruner.damping={config.pruner.damping}: must be at least 0")
     for group in ("rollouts", "evaluation"):
         options = getattr(config, group)
         if options.temperature < 0:
             raise UserError(f"{group}.temperature={options.temperature}: must be at least 0 (0 is greedy)")
         if not 0 < options.top_p <= 1:
             raise UserError(f"{group}.top_p={options.top_p}: must be above 0 and at most 1")
-    if not config.study or "/" in config.study or config.study.startswith("."):
-        raise UserError(f"study={config.study!r}: must be a plain folder name")
-    if config.device not in ("auto", "cpu") and not config.device.startswith("cuda"):
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
         raise UserError(f"device={config.device}: choices: auto, cpu, cuda, cuda:N")
+
+
+def study_folder(runs_dir: str, study: str) -> str:
+    """<runs_dir>/<study>; UserError where that would lie elsewhere."""
+    if not study or Path(study).name != study or study.startswith("."):
+        raise UserError(f"study={study!r}: must be a plain folder name")
+    return str(Path(runs_dir) / study)
+
+
+def check_writable(option: str, folder: Path) -> None:
+    """UserError where nothing can be written to this folder, which need not exist yet; makes nothing."""
+    found = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not found.is_dir() or not os.access(found, os.W_OK):
+        raise UserError(f"{option}={folder}: {found} is no folder that can be written to")
 
 
 def identity(config: Config) -> dict[str, Any]:
@@ -173,7 +196,7 @@ def identity(config: Config) -> dict[str, Any]:
     if "problems" in reads:
         found["problems"] = without(asdict(config.problems), "name", "path") | {"file": problems_hash(config.problems)}
     if "rollouts" in reads:
-        found |= {"rollouts": asdict(config.rollouts), "selection": asdict(config.selection)}
+        found |= {"rollouts": without(asdict(config.rollouts), "name"), "selection": asdict(config.selection)}
         found["difficulty"] = without(asdict(config.difficulty), "name")
         found["length"] = without(asdict(config.length), "name")
         if config.rollouts.name == "bundled":

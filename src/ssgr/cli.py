@@ -19,7 +19,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 from ssgr import __version__
 from ssgr import config as schemas
@@ -46,6 +46,10 @@ class Templates(SearchPathPlugin):
         search_path.append("ssgr", f"file://{folder('multirun_templates')}")
 
 
+def register_resolvers() -> None:
+    OmegaConf.register_new_resolver("study_folder", study_folder, replace=True)
+
+
 @hydra.main(version_base="1.3", config_path=str(folder("conf")), config_name="config")
 def cell(config: DictConfig) -> None:
     """One Hydra job: one cell. Nothing is raised, so that the other jobs of a sweep go on."""
@@ -58,11 +62,18 @@ def cell(config: DictConfig) -> None:
 
 
 def as_object(config: DictConfig) -> Config:
-    """The config as its dataclasses; UserError for a top-level key that +key=value added."""
-    unknown = [str(key) for key in config if key not in field_names(Config)]
-    if unknown:
-        raise UserError(f"there is no option {unknown[0]}{suggestion(unknown[0], Config)}")
+    """The config as its dataclasses; UserError for what +key=value added to them."""
+    refuse_additions(config)
     return OmegaConf.to_object(config)
+
+
+def refuse_additions(node: DictConfig, above: str = "") -> None:
+    schema = OmegaConf.get_type(node)
+    for key in node:
+        if key not in field_names(schema):
+            raise UserError(f"there is no option {above}{key}{suggestion(str(key), schema)}")
+        if OmegaConf.is_dict(node) and OmegaConf.is_config(child := node._get_node(key)) and OmegaConf.is_dict(child):
+            refuse_additions(child, f"{above}{key}.")
 
 
 def main() -> int:
@@ -72,21 +83,22 @@ def main() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting with 1
     sys.argv[1:] = [readable(argument) for argument in sys.argv[1:]]
     register_schemas()
-    OmegaConf.register_new_resolver("study_folder", study_folder, replace=True)
+    register_resolvers()
     Plugins.instance().register(Templates)
     with tempfile.TemporaryDirectory(prefix="ssgr-") as scratch:
         os.environ[OUTCOMES] = str(Path(scratch) / "outcomes.jsonl")
+        refused = 0
         try:
             cell()
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # cells raise nothing: all Hydra's own
             say(f"ssgr: {explain(error)}")
-            return 2
+            refused = 2
         except KeyboardInterrupt:
             say("ssgr: interrupted; the same command goes on from what was stored")
             return 130
         path = Path(os.environ[OUTCOMES])
         outcomes = [Outcome(**json.loads(line)) for line in path.read_text().splitlines()] if path.is_file() else []
-    return conclude(outcomes)
+    return max(conclude(outcomes), refused)
 
 
 def readable(argument: str) -> str:
@@ -132,25 +144,33 @@ def explain(error: Exception) -> str:
         return f"{first.split(': ')[-1]}; choices: {', '.join(sorted(o for o in options if o != 'schema'))}"
     if isinstance(chain, OverrideParseException):
         return f"{chain.override!r} cannot be read: write option=value, and quotes around values with , [ ] {{ }}"
+    if isinstance(chain, InterpolationResolutionError):
+        return first.rpartition("while resolving interpolation: ")[2]
+    if first.startswith("Config group override must be"):
+        return "a config group (model, pruner, ...) needs the name of an option, not null"
     if first.startswith("Ambiguous value"):
         return f"{first}: several values need -m (one cell each)"
     key = found[1] if (found := re.search(r"full_key: (\S+)", text)) else None
     if isinstance(chain, MissingMandatoryValue) or "missing mandatory value" in first:
         return f"{key or first.split()[-1]} is missing: it must be set"
-    unknown = re.search(r"Could not override '([^']+)'", str(error)) or re.search(r"Key '([^']+)' (?:is )?not in", first)
+    unknown = re.search(r"Could not override '([^']+)'", str(error)) or re.search(
+        r"Key '([^']+)' (?:is )?not in", first
+    )
     if unknown:
         return f"there is no option {key or unknown[1]}{suggestion(key or unknown[1], schema_of(text))}"
     return f"{key}: {first}" if key and key not in first else first
 
 
-def schema_of(text: str) -> type:
-    """The schema that an OmegaConf message says it looked into."""
+def schema_of(text: str) -> type | None:
+    """The schema that an OmegaConf message says it looked into; None where it is none of ours."""
     found = re.search(r"object_type=(\w+)", text)
-    return getattr(schemas, found[1], Config) if found else Config
+    return getattr(schemas, found[1], None) if found else None
 
 
-def suggestion(name: str, schema: type) -> str:
+def suggestion(name: str, schema: type | None) -> str:
     """The options that stand where this one was looked for, the likeliest ones alone where there are any."""
+    if schema is None:
+        return ""
     choices = field_names(schema)
     close = get_close_matches(name.rpartition(".")[2], choices, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(close)}?" if close else f"; choices: {', '.join(choices)}"

@@ -1,6 +1,5 @@
 """One cell, from problems to result.json: the one place that sees every room, stage after stage."""
 
-import shutil
 import traceback
 
 from ssgr import results, tracking
@@ -14,20 +13,17 @@ from ssgr.results import Clock, Outcome
 
 def run(config: Config) -> Outcome:
     """Runs or skips one cell. What goes wrong is part of the outcome, so that a sweep goes on."""
+    clock, cell = Clock(), None
     try:
         cell = describe(config)
-    except UserError as error:
-        return Outcome("refused", "", "", str(error))
-    clock = Clock()
-    try:
         return run_cell(cell, clock)
     except UserError as error:
-        return Outcome("refused", cell.name, str(cell.folder), str(error))
+        return results.outcome("refused", cell, str(error))
     except Exception as error:
         if not isinstance(error, CellError):  # a bug of ours, or of a library: one line would not do
             say(traceback.format_exc())
         line = results.write_failure(cell, clock.stage, error)
-        return Outcome("failed", cell.name, str(cell.folder), f"{clock.stage}: {line}")
+        return results.outcome("failed", cell, f"{clock.stage}: {line}")
 
 
 def run_cell(cell: Cell, clock: Clock) -> Outcome:
@@ -40,21 +36,23 @@ def run_cell(cell: Cell, clock: Clock) -> Outcome:
 
     subject = stages.load(cell)
     try:
+        # What other cells can reuse comes first: it lies in the cache, and may still find that the input is bad.
         calibration = stages.calibrate(cell, subject, clock)
-        with locked(results.lock_path(cell)), tracking.start(cell) as tracker:
-            if outcome := results.finished_before(cell):  # by another process, while this one waited
+        before = stages.evaluate_dense(cell, subject, clock)
+        with locked(results.lock_path(cell)):
+            if outcome := results.finished_meanwhile(cell):
                 return outcome
             results.open_folder(cell, calibration)
-            tracker.log_selection(calibration)
-            before = stages.evaluate_dense(cell, subject, clock)
-            pruning = stages.prune(cell, subject, calibration, tracker, clock)
-            after = stages.evaluate_pruned(cell, subject, before, clock)
-            stages.save_checkpoint(cell, subject)
-            results.write_artefacts(cell, after, pruning)
-            result = results.write_result(cell, subject.summary(), calibration, pruning, before, after, clock)
-            tracker.log_result(result, after.samples)
-            shutil.rmtree(cell.folder / "partial", ignore_errors=True)
+            with tracking.start(cell) as tracker:
+                tracker.log_selection(calibration)
+                pruning = stages.prune(cell, subject, calibration, tracker, clock)
+                after = stages.evaluate_pruned(cell, subject, before, clock)
+                stages.save_checkpoint(cell, subject)
+                results.write_artefacts(cell, after, pruning)
+                result = results.write_result(cell, subject.summary(), calibration, pruning, before, after, clock)
+                tracker.log_result(result, after.samples)
+            results.close_folder(cell)
     finally:
         subject.engine.close()
     report.closing(cell, subject, result, before, after)
-    return Outcome("finished", cell.name, str(cell.folder), result=result)
+    return results.outcome("finished", cell, result=result)

@@ -7,13 +7,23 @@ from rich.text import Text
 
 from ssgr.cell import Cell
 from ssgr.evaluation.accuracy import paired_difference
+from ssgr.progress import say
 from ssgr.stages import Evaluation, Subject
 
 EXCERPT = 600  # characters of a completion that are shown
 
 
 def closing(cell: Cell, subject: Subject, result: dict, before: Evaluation, after: Evaluation) -> None:
-    console = Console(soft_wrap=True)
+    """Prints the report. The cell is finished by now: output that cannot be written must not cost its result."""
+    try:
+        write_report(Console(soft_wrap=True), cell, subject, result, before, after)
+    except (OSError, UnicodeError) as error:
+        say(f"the closing report could not be written ({error}); the results lie in {cell.folder}")
+
+
+def write_report(
+    console: Console, cell: Cell, subject: Subject, result: dict, before: Evaluation, after: Evaluation
+) -> None:
     console.print()
     console.print(comparison(cell, result))
     if not cell.is_dense:

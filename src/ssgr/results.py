@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import yaml
 
-from ssgr.cache import write_atomically, write_json
+from ssgr.cache import locked, remove_leftovers, write_atomically, write_json
 from ssgr.calibration import CalibrationSet
 from ssgr.cell import Cell
 from ssgr.progress import say
@@ -74,24 +74,45 @@ class Clock:
         return seconds | {"total": round(time.perf_counter() - self._started, 3)}
 
 
+def outcome(status: str, cell: Cell | None, message: str = "", result: dict[str, Any] | None = None) -> Outcome:
+    """An outcome of this cell; None where the config describes no cell."""
+    return Outcome(status, cell.name if cell else "", str(cell.folder) if cell else "", message, result)
+
+
 def finished_before(cell: Cell) -> Outcome | None:
     """The outcome of a cell that needs no work: finished here, or finished in another study and copied from there."""
     if cell.config.overwrite:
         return None
     missing = lacking(cell)
-    if missing and not adopt(cell):
-        if missing != ["result.json"]:
-            say(f"{cell.folder} is finished but lacks {', '.join(missing)}: it is run again")
+    if not missing:
+        return skipped(cell, "finished already")
+    if source := elsewhere(cell):
+        with locked(lock_path(cell)):
+            if lacking(cell):  # else another process has finished it in the meantime
+                adopt(cell, source)
+        if not lacking(cell):
+            return skipped(cell, f"copied from {source}")
+    if missing != ["result.json"]:
+        say(f"{cell.folder} is finished but lacks {', '.join(missing)}: it is run again")
+    return None
+
+
+def finished_meanwhile(cell: Cell) -> Outcome | None:
+    """The same, by another process while this one waited for the cell's lock."""
+    if cell.config.overwrite or lacking(cell):
         return None
-    how = "copied from another study" if missing else "finished already"
+    return skipped(cell, "finished by another process")
+
+
+def skipped(cell: Cell, how: str) -> Outcome:
     message = f"{how}, every file it was asked for is there (overwrite=true runs it again)"
-    return Outcome("skipped", cell.name, str(cell.folder), message, read_result(cell.folder))
+    return outcome("skipped", cell, message, read_result(cell.folder))
 
 
 def dry_run(cell: Cell) -> Outcome | None:
     if not cell.config.dry_run:
         return None
-    return Outcome("planned", cell.name, str(cell.folder), "would be run (dry_run=true)")
+    return outcome("planned", cell, "would be run (dry_run=true)")
 
 
 def lock_path(cell: Cell) -> Path:
@@ -111,18 +132,25 @@ def open_folder(cell: Cell, calibration: CalibrationSet | None) -> None:
     """The first files of a cell: its config and what it calibrates on. What an earlier run concluded is removed."""
     for name in ("result.json", "failure.json"):
         (cell.folder / name).unlink(missing_ok=True)
+    remove_leftovers(cell.folder)
     write_config(cell)
     if calibration is not None:
         calibration.to_parquet(cell.folder / "calibration.parquet")
+
+
+def close_folder(cell: Cell) -> None:
+    """Removes what only a run that goes on would have needed."""
+    shutil.rmtree(cell.folder / "partial", ignore_errors=True)
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False, compression="zstd"))
 
 
-def lacking(cell: Cell) -> list[str]:
-    """Which of the files that this cell was asked for are not there; an empty list means that it is finished."""
-    result = read_result(cell.folder)
+def lacking(cell: Cell, folder: Path | None = None) -> list[str]:
+    """Which of the files that this cell was asked for are not in its folder (or this one); none: it is finished."""
+    folder = folder or cell.folder
+    result = read_result(folder)
     if result is None or result.get("status") != "finished":
         return ["result.json"]
     wanted = ["samples.parquet", "config.yaml"]
@@ -130,7 +158,7 @@ def lacking(cell: Cell) -> list[str]:
     wanted += ["calibration.parquet"] * cell.reads_calibration
     wanted += ["divergence.parquet"] * (cell.config.evaluation.divergence and not cell.is_dense)
     wanted += ["checkpoint/config.json"] * cell.config.save_checkpoint
-    return [name for name in wanted if not (cell.folder / name).is_file()]
+    return [name for name in wanted if not (folder / name).is_file()]
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -140,20 +168,20 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def adopt(cell: Cell) -> bool:
-    """Copies the same finished cell from another study of this runs directory; False where there is none."""
-    for folder in sorted(Path(cell.config.runs_dir).glob(f"*/*-{cell.hash}")):
-        if folder == cell.folder or (read_result(folder) or {}).get("status") != "finished":
-            continue
-        cell.folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{cell.hash}.", dir=cell.folder.parent) as temporary:
-            copy = Path(temporary) / "copy"
-            shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("wandb"))
-            write_json(copy / "result.json", read_result(folder) | {"study": cell.config.study, "cell": cell.name})
-            shutil.rmtree(cell.folder, ignore_errors=True)
-            os.replace(copy, cell.folder)
-        return not lacking(cell)
-    return False
+def elsewhere(cell: Cell) -> Path | None:
+    """The folder of the same cell in another study of this runs directory that holds all that is asked for."""
+    folders = sorted(Path(cell.config.runs_dir).glob(f"*/*-{cell.hash}"))
+    return next((folder for folder in folders if folder != cell.folder and not lacking(cell, folder)), None)
+
+
+def adopt(cell: Cell, source: Path) -> None:
+    """Copies a finished cell of another study; the caller holds this cell's lock."""
+    with tempfile.TemporaryDirectory(prefix=f".{cell.hash}.", dir=cell.folder.parent) as temporary:
+        copy = Path(temporary) / "copy"
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns("wandb", ".*.partial"))
+        write_json(copy / "result.json", read_result(source) | {"study": cell.config.study, "cell": cell.name})
+        shutil.rmtree(cell.folder, ignore_errors=True)
+        os.replace(copy, cell.folder)
 
 
 def write_config(cell: Cell) -> None:
@@ -162,15 +190,20 @@ def write_config(cell: Cell) -> None:
     write_atomically(cell.folder / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def write_failure(cell: Cell, stage: str, error: BaseException) -> str:
+def write_failure(cell: Cell | None, stage: str, error: BaseException) -> str:
     """failure.json and log.txt instead of result.json; returns the one line that says what happened."""
     line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if cell is None:
+        return line
     log = cell.folder / "log.txt"
-    cell.folder.mkdir(parents=True, exist_ok=True)
-    (cell.folder / "result.json").unlink(missing_ok=True)
-    with open(log, "a", encoding="utf-8") as file:
-        file.write("".join(traceback.format_exception(error)))
-    write_json(cell.folder / "failure.json", {"stage": stage, "error": line, "log": str(log)})
+    try:
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        (cell.folder / "result.json").unlink(missing_ok=True)
+        with open(log, "a", encoding="utf-8") as file:
+            file.write("".join(traceback.format_exception(error)))
+        write_json(cell.folder / "failure.json", {"stage": stage, "error": line, "log": str(log)})
+    except OSError as second:
+        say(f"{cell.folder}: failure.json cannot be written ({second})")
     return line
 
 

@@ -9,6 +9,7 @@ import torch
 from ssgr.calibration import SOURCES, CalibrationRequest, CalibrationSet
 from ssgr.cell import Cell
 from ssgr.engines.base import ENGINES, Engine
+from ssgr.errors import UserError
 from ssgr.evaluation.accuracy import evaluate
 from ssgr.evaluation.dense import dense
 from ssgr.evaluation.divergence import DenseStates, dense_states, divergence
@@ -17,6 +18,8 @@ from ssgr.models import save
 from ssgr.models.blocks import model_linears
 from ssgr.models.load import LoadedModel, load_model, weights_fingerprint
 from ssgr.progress import console
+from ssgr.pruning.allocation import ALLOCATIONS
+from ssgr.pruning.base import PRUNERS
 from ssgr.pruning.loop import PruneReport, prune_model
 from ssgr.pruning.sparsity import Sparsity, matrix_quotas
 from ssgr.results import Clock, partial_folder
@@ -63,6 +66,9 @@ class Evaluation:
 def load(cell: Cell) -> Subject:
     """Loads the model and checks what only the loaded model can tell; raises UserError before anything is written."""
     config = cell.config
+    # Unknown names are refused here rather than in the middle of the cell.
+    engine = ENGINES.get(config.engine.name)
+    PRUNERS.get(config.pruner.name), ALLOCATIONS.get(config.allocation.name)
     loaded = load_model(config.model, choose_device(config.device), cell.cache)
     shapes = {name: tuple(linear.weight.shape) for name, linear in model_linears(loaded.model).items()}
     sparsity = Sparsity.from_config(config.sparsity)
@@ -70,11 +76,17 @@ def load(cell: Cell) -> Subject:
     for group in ("rollouts", "evaluation"):
         lower_cap(getattr(config, group), f"{group}.max_new_tokens", loaded.context)
     template = PromptTemplate(loaded.tokenizer, config.problems.instruction, loaded.think_end)
-    return Subject(loaded, template, ENGINES.get(config.engine.name)(config.engine, loaded))
+    return Subject(loaded, template, engine(config.engine, loaded))
 
 
 def choose_device(name: str) -> torch.device:
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    """The device that the option names; UserError where this machine has none such."""
+    cards = torch.cuda.device_count()
+    if name == "auto":
+        return torch.device("cuda" if cards else "cpu")
+    if name.startswith("cuda") and int(name.partition(":")[2] or 0) >= cards:
+        raise UserError(f"device={name}: this machine has {cards or 'no'} CUDA devices")
+    return torch.device(name)
 
 
 def device_name(device: torch.device) -> str:
