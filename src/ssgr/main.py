@@ -48,8 +48,10 @@ def run_cell(cell: Cell, clock: Clock) -> Outcome:
                 pruning = stages.prune(cell, subject, calibration, tracker, clock)
                 after = stages.evaluate_pruned(cell, subject, before, clock)
                 stages.save_checkpoint(cell, subject)
-                results.write_artefacts(cell, after, pruning)
-                result = results.write_result(cell, subject.summary(), calibration, pruning, before, after, clock)
+                results.write_artefacts(cell, after.samples, after.divergence, pruning)
+                result = results.write_result(
+                    cell, subject.summary(), calibration, pruning, after.metrics, before.metrics, clock
+                )
                 tracker.log_result(result, after.samples)
             results.close_folder(cell)
     finally:

@@ -26,7 +26,6 @@ from ssgr.progress import say
 
 if TYPE_CHECKING:
     from ssgr.pruning.loop import PruneReport
-    from ssgr.stages import Evaluation
 
 SCHEMA_VERSION = 1
 PACKAGES = ("ssgr", "torch", "transformers", "lm-eval", "vllm", "wandb", "numpy")
@@ -207,10 +206,12 @@ def write_failure(cell: Cell | None, stage: str, error: BaseException) -> str:
     return line
 
 
-def write_artefacts(cell: Cell, after: "Evaluation", pruning: "PruneReport | None") -> None:
-    write_table(after.samples, cell.folder / "samples.parquet")
-    if after.divergence is not None:
-        write_table(after.divergence, cell.folder / "divergence.parquet")
+def write_artefacts(
+    cell: Cell, samples: pd.DataFrame, divergence: pd.DataFrame | None, pruning: "PruneReport | None"
+) -> None:
+    write_table(samples, cell.folder / "samples.parquet")
+    if divergence is not None:
+        write_table(divergence, cell.folder / "divergence.parquet")
     if pruning is not None:
         write_json(cell.folder / "prune_report.json", finite(pruning.to_json()))
 
@@ -220,8 +221,8 @@ def write_result(
     model: dict[str, Any],
     calibration: CalibrationSet | None,
     pruning: "PruneReport | None",
-    before: "Evaluation",
-    after: "Evaluation",
+    metrics: dict[str, float],
+    dense_metrics: dict[str, float],
     clock: Clock,
 ) -> dict[str, Any]:
     """result.json, the last file of a cell: it stands only where everything else does."""
@@ -237,8 +238,8 @@ def write_result(
         "model": model,
         "calibration": calibration.summary() if calibration else None,
         "sparsity": sparsity,
-        "metrics": after.metrics,
-        "dense_metrics": before.metrics,
+        "metrics": metrics,
+        "dense_metrics": dense_metrics,
         "seconds": clock.totals(),
         "environment": {"git": git_describe(), "versions": versions(), "device": model["device"]},
     }
