@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from ssgr.cache import content_hash, write_atomically
+from ssgr.cache import content_hash, locked, remove_leftovers, write_atomically
 from ssgr.evaluation.accuracy import standard_error
 from ssgr.evaluation.held_out import CELLS, HeldOut
 from ssgr.progress import track
@@ -39,6 +39,9 @@ class DenseStates:
     def load(self, batch: int, device: torch.device) -> torch.Tensor:
         """[generated tokens of the batch, hidden], in the model's dtype."""
         return load_file(self.file(batch), device=str(device))["states"]
+
+    def missing(self) -> list[int]:
+        return [batch for batch in range(len(self.batches)) if not self.file(batch).is_file()]
 
     def file(self, batch: int) -> Path:
         return self.folder / f"states-{batch:05d}.safetensors"
@@ -82,14 +85,21 @@ def dense_states(loaded: "LoadedModel", samples: HeldOut, folder: Path) -> Dense
     ids = [[prompt.tolist(), output.tolist()] for prompt, output in samples.sequences]
     folder = Path(folder) / f"states-{content_hash([ids, BATCH_TOKENS, str(loaded.model.dtype)])}"
     states = DenseStates(folder, length_sorted_batches(samples.sequences))
-    missing = [batch for batch in range(len(states.batches)) if not states.file(batch).is_file()]
+    if states.missing():
+        with locked(folder.with_suffix(".lock")):
+            remove_leftovers(folder)
+            write_states(loaded.model, samples, states)
+    return states
+
+
+def write_states(model: "PreTrainedModel", samples: HeldOut, states: DenseStates) -> None:
+    missing = states.missing()
     with track("dense hidden states", len(missing)) as bar:
         for batch in missing:
             sequences = [samples.sequences[row] for row in states.batches[batch]]
-            tensors = {"states": final_states(loaded.model, sequences).cpu().contiguous()}
+            tensors = {"states": final_states(model, sequences).cpu().contiguous()}
             write_atomically(states.file(batch), lambda path, tensors=tensors: save_file(tensors, path))
             bar.advance()
-    return states
 
 
 def divergence(loaded: "LoadedModel", samples: HeldOut, states: DenseStates) -> Divergence:

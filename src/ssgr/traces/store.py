@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssgr.cache import content_hash, write_atomically, write_json
+from ssgr.cache import content_hash, remove_leftovers, write_atomically, write_json
 from ssgr.engines.base import Sampling
 from ssgr.errors import UserError
 from ssgr.traces.problems import Problem
@@ -99,8 +99,14 @@ class TraceStore:
 
     @classmethod
     def open(cls, folder: Path, manifest: dict[str, Any] | None = None) -> "TraceStore":
-        """The store in this folder; with a manifest it is made where it is not there yet, else UserError."""
+        """The store in this folder; with a manifest, and the lock held, it is made where it is not there yet.
+
+        Raises UserError where it is not there and no manifest is given.
+        """
         folder = Path(folder)
+        if manifest is not None:
+            remove_leftovers(folder)
+            remove_leftovers(folder / "traces")
         if not (folder / "manifest.json").is_file():
             if manifest is None:
                 raise UserError(f"no trace store in {folder} (manifest.json is missing)")
@@ -159,8 +165,7 @@ class TraceStore:
         if not traces:
             return
         folder = self.folder / "traces"
-        for leftover in folder.glob(".*.partial"):  # of a process that was killed while it wrote
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(folder)
         number = next(n for n in range(len(self._parts) + 1) if _part_name(n) not in self._parts)
         path = folder / _part_name(number)
         table = pa.Table.from_pylist([self._row(trace) for trace in traces], SCHEMA)

@@ -1,0 +1,155 @@
+"""A cell's name and hash: what enters, what does not, and the same cell however it was asked for."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from command_line import config_of
+
+from ssgr.bundled.problems import draw_problems
+from ssgr.cell import describe
+from ssgr.models.files import BUNDLED_MODEL
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("SSGR_CACHE", str(tmp_path_factory.getbasetemp() / "cell-cache"))
+
+
+def name(*overrides):
+    return describe(config_of(*overrides)).name
+
+
+def test_the_default_cell_is_readable():
+    assert name().startswith("tiny_reasoner-self_generated-sparsegpt-s50-seed0-")
+    labels = name("difficulty=hard", "length=moderate", "rollouts.k=8", "sparsity=n2m4", "seed=3", "pruner=wanda")
+    assert labels.startswith("tiny_reasoner-self_generated-hard-moderate-wanda-n2m4-seed3-")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("runs_dir=elsewhere",),
+        ("cache_dir=other",),
+        ("tracking=disabled",),
+        ("tracking.project=mine",),
+        ("study=grid",),
+        ("overwrite=true",),
+        ("save_checkpoint=true",),
+        ("dry_run=true",),
+        ("limit=300",),  # what null means here
+        ("calibration.tokens=16384", "rollouts.temperature=1.0", "evaluation.max_new_tokens=512"),
+        ("sparsity=s40", "sparsity.value=0.5"),
+        ("difficulty=hard", "difficulty.pass_rate=null"),
+        ("rollouts=study", "rollouts.problems=128", "rollouts.k=2"),
+        ("experiment=rac", "selection.correctness=correct"),
+        ("model=hub", "model.path=copy", "model.think_end='</think>'", "calibration.tokens=16384", "limit=300")
+        + ("calibration.max_seq_len=512", "rollouts.temperature=1", "rollouts.top_p=1", "rollouts.max_new_tokens=512")
+        + ("evaluation.max_new_tokens=512",),
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_what_does_not_change_a_result_does_not_change_the_hash(overrides, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if "model=hub" in overrides:
+        shutil.copytree(BUNDLED_MODEL, "copy")
+    assert describe(config_of(*overrides)).hash == describe(config_of()).hash
+
+
+def test_every_value_that_can_change_a_result_changes_the_hash():
+    changes = [
+        (),
+        ("seed=1",),
+        ("limit=8",),
+        ("pruner=wanda",),
+        ("pruner=magnitude",),
+        ("pruner=none",),
+        ("pruner.sinks=undamped",),
+        ("pruner.damping=0.1",),
+        ("pruner.propagation=dense",),
+        ("sparsity=s40",),
+        ("sparsity=n2m4",),
+        ("sparsity=n4m8",),
+        ("calibration=general_text",),
+        ("calibration=prompts_only",),
+        ("calibration.tokens=1000",),
+        ("calibration.max_seq_len=100",),
+        ("calibration.token_weights=decode",),
+        ("difficulty=easy",),
+        ("length=short",),
+        ("length=short", "length.within=difficulty"),
+        ("selection.correctness=any",),
+        ("selection.max_traces_per_problem=2",),
+        ("rollouts.k=3",),
+        ("rollouts.problems=64",),
+        ("rollouts.seed=1",),
+        ("rollouts.temperature=0.9",),
+        ("rollouts=bundled", "rollouts.problems=128", "rollouts.k=2"),
+        ("problems.instruction=Think.",),
+        ("evaluation.repeats=2",),
+        ("evaluation.seed=1",),
+        ("evaluation.temperature=0",),
+        ("model.dtype=float32",),
+    ]
+    hashes = {change: describe(config_of(*change)).hash for change in changes}
+    assert len(set(hashes.values())) == len(changes)
+
+
+def test_the_dense_cell_is_one_however_it_is_asked_for():
+    dense = name("pruner=none")
+    assert dense.startswith("tiny_reasoner-dense-tiny_math-")
+    for overrides in (
+        ("sparsity=dense",),
+        ("sparsity.value=0",),
+        ("sparsity.value=0.0", "pruner=wanda"),
+        ("pruner=none", "sparsity=n2m4"),
+        ("pruner=none", "calibration=general_text", "seed=7", "rollouts=study"),
+    ):
+        assert name(*overrides) == dense
+    assert name("pruner=none", "evaluation.seed=1") != dense
+
+
+def test_magnitude_forgets_what_it_does_not_read():
+    plain = name("pruner=magnitude")
+    assert "seed" not in plain and "self_generated" not in plain
+    for change in ("calibration=general_text", "seed=5", "rollouts.k=4", "length=short", "selection.correctness=any"):
+        assert name("pruner=magnitude", change) == plain
+    assert name("pruner=magnitude", "pruner.propagation=dense") == plain
+    assert name("pruner=magnitude", "sparsity=s40") != plain
+    measured = name("pruner=magnitude", "pruner.measure_error=true")
+    assert measured != name("pruner=magnitude", "pruner.measure_error=true", "seed=1")
+
+
+def test_sources_enter_only_with_what_they_read():
+    text = name("calibration=general_text")
+    assert name("calibration=general_text", "rollouts.k=4", "selection.correctness=any") == text
+    assert name("calibration=general_text", "seed=1") != text
+    prompts = name("calibration=prompts_only")
+    assert name("calibration=prompts_only", "rollouts=study") == prompts
+
+
+def test_files_enter_by_their_contents_not_by_their_paths(tmp_path):
+    rows = [{"question": problem.question, "answer": problem.answer} for problem in draw_problems(5, 3, "x")]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "folder").mkdir()
+    one, same, other = tmp_path / "one.jsonl", tmp_path / "folder" / "same.jsonl", tmp_path / "other.jsonl"
+    for path, content in ((one, text), (same, text), (other, text.replace("7", "8"))):
+        path.write_text(content)
+
+    def evaluated(path: Path):
+        return name("evaluation=jsonl", f"evaluation.path={path}")
+
+    def calibrated(path: Path):
+        return name("problems=jsonl", f"problems.path={path}")
+
+    for named in (evaluated, calibrated):
+        assert named(one) == named(same) != named(other)
+    model = tmp_path / "model"
+    shutil.copytree(BUNDLED_MODEL, model)
+    before = name("model=hub", f"model.path={model}")
+    moved = tmp_path / "folder" / "model"
+    shutil.copytree(BUNDLED_MODEL, moved)
+    assert name("model=hub", f"model.path={moved}") == before
+    (moved / "generation_config.json").write_text('{"eos_token_id": 5}')
+    assert name("model=hub", f"model.path={moved}") != before
