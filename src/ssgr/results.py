@@ -243,7 +243,8 @@ def write_result(
         "seconds": clock.totals(),
         "environment": {"git": git_describe(), "versions": versions(), "device": model["device"]},
     }
-    write_json(cell.folder / "result.json", finite(result))
+    result = finite(result)
+    write_json(cell.folder / "result.json", result)
     return result
 
 
