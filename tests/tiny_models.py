@@ -7,6 +7,7 @@ from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
     MistralConfig,
+    OPTConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
@@ -21,6 +22,8 @@ ARCHITECTURES = {
     "qwen3": (Qwen3Config, {"head_dim": 16}),
     # a window shorter than the sequences, so that the model must build a mask
     "mistral": (MistralConfig, {"sliding_window": 5}),
+    # its MLP sees rows and positions as one dimension
+    "opt": (OPTConfig, {"ffn_dim": 72, "word_embed_proj_dim": 32, "init_std": 0.2}),
     "qwen2_window": (
         Qwen2Config,
         {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},

@@ -23,7 +23,9 @@ def test_replaying_the_blocks_is_the_models_own_forward(architecture, attention)
     hidden, calls = blocks.capture(model, padded(sequences))
     for block, call in zip(blocks.decoder_blocks(model), calls, strict=True):
         hidden = blocks.replay(block, hidden, call)
-    logits = model.lm_head(model.model.norm(hidden))
+    decoder = model.get_decoder()
+    norm = decoder.norm if hasattr(decoder, "norm") else decoder.final_layer_norm
+    logits = model.lm_head(norm(hidden))
     for row, sequence in enumerate(sequences):
         own = model(input_ids=torch.from_numpy(sequence)[None].long()).logits[0]
         torch.testing.assert_close(logits[row, : len(sequence)], own, rtol=tolerance, atol=tolerance)

@@ -68,6 +68,12 @@ def test_mixtures_of_experts_are_refused_by_their_configuration(copy, config_for
     assert "mixture-of-experts" in refusal(config_for(copy))
 
 
+def test_packed_weights_are_refused(copy, config_for):
+    settings = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(settings | {"quantization_config": {"quant_method": "awq"}}))
+    assert "packed (awq)" in refusal(config_for(copy))
+
+
 def test_what_is_a_folder_and_what_a_hub_id(copy, config_for):
     assert files.resolve_model_dir(config_for(copy)) == copy
     assert files.resolve_model_dir(config_for("Qwen/Qwen3-8B")) is None

@@ -3,7 +3,16 @@ import shutil
 import pytest
 import tiny_models
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    Lfm2Config,
+    Lfm2ForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 from ssgr.errors import UserError
 from ssgr.models import blocks, load
@@ -70,6 +79,16 @@ def test_unsupported_architectures_name_the_module():
     model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=32))
     with pytest.raises(UserError, match="GPT2Model"):
         load.check_weights(model)
+
+
+def test_layers_without_keys_and_values_are_refused():
+    mamba = MambaForCausalLM(MambaConfig(num_hidden_layers=1, hidden_size=16, vocab_size=32, state_size=4))
+    shape = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
+    kinds = ["conv", "full_attention"]
+    hybrid = Lfm2ForCausalLM(Lfm2Config(vocab_size=32, num_hidden_layers=2, layer_types=kinds, **shape))
+    for model in (mamba, hybrid):
+        with pytest.raises(UserError, match=f"{type(model).__name__} has .* layers, not attention alone"):
+            load.check_weights(model)
 
 
 def test_prunable_linears_leave_out_head_and_embeddings():
