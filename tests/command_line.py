@@ -17,9 +17,11 @@ from ssgr.config import Config, register_schemas
 
 # Completions are cut after a few words: such a cell is complete in two seconds, and its accuracy is 0.
 QUICK = (
-    "rollouts=bundled calibration.tokens=2048 limit=8 evaluation.max_new_tokens=24 evaluation.dense_repeats=2 "
+    "rollouts=bundled calibration.tokens=1024 limit=8 evaluation.max_new_tokens=24 evaluation.dense_repeats=2 "
     "engine.batch_size=8 tracking=disabled"
 )
+
+FAST = f"{QUICK} pruner=magnitude evaluation.divergence=false"  # in one second
 
 
 @dataclass

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from command_line import QUICK, cells, files, ssgr, start
+from command_line import FAST, QUICK, cells, files, ssgr, start
 from safetensors.torch import load_file, save_file
 
 from ssgr import __version__
@@ -149,7 +149,7 @@ def test_a_device_that_is_not_there(inputs):
 
 def test_the_other_cells_of_a_sweep_still_run(inputs):
     paths = "evaluation.path=good.jsonl,broken.jsonl"
-    done = ssgr(f"-m {QUICK} evaluation=jsonl {paths} calibration=general_text study=swept", inputs)
+    done = ssgr(f"-m {FAST} evaluation=jsonl {paths} study=swept", inputs)
     assert done.status == 2
     assert "broken.jsonl:2" in done.err and "1 finished, 1 refused" in done.err and "Traceback" not in done.err
     (cell,) = cells(inputs, "swept")
@@ -173,7 +173,13 @@ def test_a_budget_that_the_store_cannot_fill_fails_the_cell_and_keeps_the_rollou
         assert len(parts) == 1
     # a smaller budget is another cell, which generates nothing
     stamp = parts[0].stat().st_mtime_ns
-    assert ssgr(f"{line} calibration.tokens=256 selection.correctness=any", tmp_path).status == 0
+    assert (
+        ssgr(
+            f"{line} calibration.tokens=256 selection.correctness=any pruner=wanda evaluation.divergence=false",
+            tmp_path,
+        ).status
+        == 0
+    )
     assert parts[0].stat().st_mtime_ns == stamp and len(list(parts[0].parent.iterdir())) == 1
 
 
@@ -185,7 +191,7 @@ def test_a_bug_is_a_traceback_and_a_failed_cell_and_the_sweep_goes_on(tmp_path, 
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(stages, "prune_model", broken)
-    done = ssgr(f"-m {QUICK} calibration=general_text seed=0,1", tmp_path)
+    done = ssgr(f"-m {FAST} sparsity=s40,s50", tmp_path)
     assert done.status == 1
     assert "Traceback" in done.err and "pruning: a bug" in done.err and "1 failed, 1 finished" in done.err
     failed = [cell for cell in cells(tmp_path) if (cell / "failure.json").is_file()]
@@ -194,9 +200,9 @@ def test_a_bug_is_a_traceback_and_a_failed_cell_and_the_sweep_goes_on(tmp_path, 
     failure = json.loads((failed[0] / "failure.json").read_text())
     assert (failure["stage"], failure["error"]) == ("pruning", "a bug")
     # the same command once more runs what failed, and the trace of the failure goes
-    done = ssgr(f"-m {QUICK} calibration=general_text seed=0,1", tmp_path)
+    done = ssgr(f"-m {FAST} sparsity=s40,s50", tmp_path)
     assert done.status == 0 and "1 finished, 1 skipped" in done.err
-    assert not list((tmp_path / "runs").rglob("failure.json"))
+    assert not [path for cell in cells(tmp_path) for path in cell.iterdir() if path.name in ("failure.json", "log.txt")]
 
 
 def test_an_output_that_cannot_be_written_does_not_cost_the_result(tmp_path, monkeypatch):
@@ -206,7 +212,7 @@ def test_an_output_that_cannot_be_written_does_not_cost_the_result(tmp_path, mon
         raise BrokenPipeError("closed")
 
     monkeypatch.setattr(report, "comparison", closed)
-    done = ssgr(f"{QUICK} pruner=magnitude evaluation.divergence=false", tmp_path)
+    done = ssgr(FAST, tmp_path)
     assert done.status == 0 and "closed" in done.err
     assert (cells(tmp_path)[0] / "result.json").is_file()
 

@@ -5,13 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import wandb
-from command_line import QUICK, cells, config_of, ssgr
+from command_line import FAST, QUICK, cells, config_of, ssgr
 
 from ssgr import tracking
 from ssgr.cell import describe
 
-TRACKED = QUICK.replace(" tracking=disabled", "")
-FAST = f"{TRACKED} pruner=magnitude evaluation.divergence=false"
+OFFLINE = FAST.replace(" tracking=disabled", "")
 
 
 class FakeRun:
@@ -48,9 +47,9 @@ def init(monkeypatch):
 
 
 def test_each_cell_of_a_sweep_has_one_offline_run_after_a_rerun_too(tmp_path):
-    sweep = f"-m {FAST} sparsity=s40,s50 study=tracked"
+    sweep = f"-m {OFFLINE} sparsity=s40,s50 study=tracked"
     assert ssgr(sweep, tmp_path).status == 0
-    again = ssgr(f"{FAST} sparsity=s50 study=tracked overwrite=true", tmp_path)
+    again = ssgr(f"{OFFLINE} sparsity=s50 study=tracked overwrite=true", tmp_path)
     assert again.status == 0 and "tracking failed" not in again.err
     ids = set()
     for cell in cells(tmp_path, "tracked"):
@@ -62,7 +61,7 @@ def test_each_cell_of_a_sweep_has_one_offline_run_after_a_rerun_too(tmp_path):
 
 
 def test_a_run_is_given_the_cell_its_history_and_its_result(tmp_path, init):
-    done = ssgr(f"{TRACKED} study=tracked", tmp_path)
+    done = ssgr(f"{QUICK} tracking=offline study=tracked", tmp_path)
     assert done.status == 0
     (options,), (run,) = init.calls, init.runs
     (cell,) = cells(tmp_path, "tracked")
@@ -80,7 +79,7 @@ def test_a_run_is_given_the_cell_its_history_and_its_result(tmp_path, init):
         assert run.summary[name] == pytest.approx(value)
     assert {f"dense/{name}" for name in result["dense_metrics"]} <= set(run.summary)
     assert run.summary["sparsity/achieved"] == result["sparsity"]["achieved"]
-    assert run.summary["calibration/tokens"] == 2048 and run.summary["seconds/total"] > 0
+    assert run.summary["calibration/tokens"] == 1024 and run.summary["seconds/total"] > 0
     assert run.exit_code == 0
 
 
@@ -126,7 +125,7 @@ def test_a_tracker_that_does_not_start_costs_nothing_and_is_said_once(tmp_path, 
         raise wandb.errors.UsageError("no API key\nconfigured")
 
     monkeypatch.setattr(wandb, "init", refuse)
-    done = ssgr(f"{FAST} tracking=wandb", tmp_path)
+    done = ssgr(f"{OFFLINE} tracking=wandb", tmp_path)
     assert done.status == 0 and (cells(tmp_path)[0] / "result.json").is_file()
     assert [line for line in done.lines if "tracking" in line] == [
         "tracking failed and is left out, the cell goes on: no API key"
@@ -135,8 +134,8 @@ def test_a_tracker_that_does_not_start_costs_nothing_and_is_said_once(tmp_path, 
 
 def test_a_tracker_that_breaks_off_costs_nothing_and_is_said_once(tmp_path, init):
     init.broken = True
-    done = ssgr(TRACKED, tmp_path)
-    assert done.status == 0 and (cells(tmp_path)[0] / "divergence.parquet").is_file()
+    done = ssgr(OFFLINE, tmp_path)
+    assert done.status == 0 and (cells(tmp_path)[0] / "result.json").is_file()
     assert len([line for line in done.lines if "tracking failed" in line]) == 1
 
 
@@ -147,5 +146,5 @@ def test_a_cell_that_fails_ends_its_run_as_failed(tmp_path, init, monkeypatch):
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(stages, "prune_model", broken)
-    assert ssgr(FAST, tmp_path).status == 1
+    assert ssgr(OFFLINE, tmp_path).status == 1
     assert init.runs[0].exit_code == 1

@@ -129,7 +129,7 @@ def partial_folder(cell: Cell, fingerprint: str) -> Path:
 
 def open_folder(cell: Cell, calibration: CalibrationSet | None) -> None:
     """The first files of a cell: its config and what it calibrates on. What an earlier run concluded is removed."""
-    for name in ("result.json", "failure.json"):
+    for name in ("result.json", "failure.json", "log.txt"):
         (cell.folder / name).unlink(missing_ok=True)
     remove_leftovers(cell.folder)
     write_config(cell)
