@@ -13,7 +13,8 @@ from ssgr.models.files import BUNDLED_MODEL
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
+def cache(tmp_path_factory, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SSGR_CACHE", str(tmp_path_factory.getbasetemp() / "cell-cache"))
 
 
