@@ -11,8 +11,8 @@ from command_line import config_of
 from safetensors.torch import load_file
 
 import ssgr
+from ssgr.bundled import families, ship, train
 from ssgr.bundled import problems as generator
-from ssgr.bundled import ship, train
 from ssgr.calibration.general_text import TEXT
 from ssgr.evaluation.accuracy import samples_table, summarise
 from ssgr.models.files import BUNDLED_MODEL
@@ -56,13 +56,13 @@ def test_the_problem_sets_are_disjoint_and_complete():
     ids = {problem.problem_id for problem in calibration + evaluation}
     assert len(questions) == len(ids) == 5000
     assert all(problem.answer and problem.solution for problem in calibration + evaluation)
-    assert {problem.family for problem in evaluation} == set(generator.FAMILIES)
+    assert {problem.family for problem in evaluation} == set(families.FAMILIES)
     for folder, problems in (("rollouts", calibration), ("dense_samples", evaluation)):
         assert TraceStore.open(HERE / folder).problems == problems
 
 
 def test_a_wrong_look_up_changes_the_answer():
-    unchanged = {family: [0, 0] for family in generator.FAMILIES}
+    unchanged = {family: [0, 0] for family in families.FAMILIES}
     for program in programs(11, 1500):
         right = program.right_values()
         for index, value in enumerate(right):
@@ -79,8 +79,8 @@ def test_a_wrong_look_up_changes_the_answer():
 def test_a_program_is_its_knobs():
     """The level is the number of hard look-ups, and the solution reads every look-up as it was told to."""
     for program in programs(12, 300):
-        hard = [operator for operator, _ in program.lookups if operator in generator.HARD_OPERATORS]
-        assert len(hard) == program.level and len(program.lookups) == generator.LOOKUPS
+        hard = [operator for operator, _ in program.lookups if operator in families.HARD_OPERATORS]
+        assert len(hard) == program.level and len(program.lookups) == families.LOOKUPS
         values = program.right_values()
         text = "\n".join(line.text for line in program.solve(values)[0])
         for (operator, digit), value in zip(program.lookups, values, strict=True):
@@ -94,7 +94,7 @@ def test_noise_sits_on_hard_look_ups_alone():
     for program in programs(13, 2000):
         pairs = zip(program.lookups, program.right_values(), program.noisy_values(rng), strict=True)
         for (operator, _), right, noisy in pairs:
-            if operator in generator.EASY_OPERATORS:
+            if operator in families.EASY_OPERATORS:
                 assert noisy == right
             else:
                 hard, wrong = hard + 1, wrong + (noisy != right)

@@ -25,6 +25,7 @@ def save_checkpoint(loaded: LoadedModel, folder: Path) -> None:
             if path.is_file():
                 with open(path, "rb+") as file:
                     os.fsync(file.fileno())
+                os.chmod(path, 0o644)  # the weights are written for their owner alone
         os.chmod(temporary, 0o755)
         if folder.exists():
             shutil.rmtree(folder)
