@@ -1,10 +1,11 @@
 import io
 
+import pandas as pd
 from rich.console import Console
 from synthetic_traces import difficulty, length, make_view, selection
 
 from ssgr.traces.selection import select
-from ssgr.traces.tables import render_table, selection_table
+from ssgr.traces.tables import ROWS, render_table, selection_table
 
 STORE = {"easy": [10, 10, 20], "medium": [20, 30, -5], "hard": [30, -5, -5], "never": [-5, -5, -5]}
 
@@ -41,3 +42,15 @@ def test_it_prints(tmp_path):
     Console(file=text, width=120).print(render_table(selection_table(view), chosen.table))
     for word in ("short", "moderate", "long", "easy", "medium", "hard", "never solved", "↳"):
         assert word in text.getvalue()
+
+
+def test_the_table_of_a_large_store_fits_80_columns():
+    counts = {"problems": 2048, **{f"{name}_traces": 5454 for name in ("short", "moderate", "long")}}
+    counts |= {
+        f"{name}_tokens": tokens for name, tokens in (("short", 99_999), ("moderate", 436_341), ("long", 1.94e6))
+    }
+    held = pd.DataFrame([counts] * len(ROWS), index=list(ROWS)).astype(int)
+    text = io.StringIO()
+    Console(file=text, width=80).print(render_table(held))
+    for cell in ("5,454 · 99,999", "5,454 · 436k", "5,454 · 1.94M"):
+        assert text.getvalue().count(cell) == len(ROWS)

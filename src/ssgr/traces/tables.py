@@ -67,8 +67,17 @@ def _length_names(population: pd.Series, tokens: pd.Series) -> np.ndarray:
 
 def _cell(held: pd.DataFrame, taken: pd.DataFrame | None, row: str, columns: tuple[str, ...]) -> str:
     lines = [
-        " · ".join(f"{frame.loc[row, column]:,}" for column in columns) for frame in (held, taken) if frame is not None
+        " · ".join(_short(int(frame.loc[row, column])) for column in columns)
+        for frame in (held, taken)
+        if frame is not None
     ]
     if taken is None or not taken.loc[row, columns[0]]:
         return lines[0]
     return f"{lines[0]}\n↳ {lines[1]}"
+
+
+def _short(count: int) -> str:
+    """Large counts in thousands (k) and millions (M), so that the table of a large store fits 80 columns."""
+    if count < 100_000:
+        return f"{count:,}"
+    return f"{count / 1e3:.0f}k" if count < 999_500 else f"{count / 1e6:.2f}M"
