@@ -163,6 +163,9 @@ def test_only_what_is_missing_or_broken_is_run(grid):
 
 def test_a_cell_of_another_study_is_copied_and_not_rerun(grid):
     options = GRID.removeprefix("-m ").replace("wanda,sparsegpt", "wanda").replace("s40,n2m4", "s40")
+    planned = ssgr(f"{options} study=second sparsity.value=0.4 dry_run=true", grid)
+    assert planned.status == 0 and "would be copied from" in planned.err
+    assert not (grid / "runs" / "second").exists()  # a dry run writes nothing
     done = ssgr(f"{options} study=second sparsity.value=0.4", grid)
     assert done.status == 0 and "copied from" in done.err
     (copy,) = cells(grid, "second")

@@ -28,7 +28,7 @@ def run(config: Config) -> Outcome:
 
 def run_cell(cell: Cell, clock: Clock) -> Outcome:
     """Every stage of one cell. Raises UserError before its folder is touched, CellError where a stage cannot go on."""
-    if outcome := results.finished_before(cell) or results.dry_run(cell):
+    if outcome := results.dry_run(cell) or results.finished_before(cell):
         return outcome
 
     # Torch, transformers and lm-eval take seconds to import: only here is it sure that they are needed.

@@ -109,8 +109,14 @@ def skipped(cell: Cell, how: str) -> Outcome:
 
 
 def dry_run(cell: Cell) -> Outcome | None:
+    """What would become of the cell, under dry_run=true; writes nothing."""
     if not cell.config.dry_run:
         return None
+    if not cell.config.overwrite:
+        if not lacking(cell):
+            return skipped(cell, "finished already")
+        if source := elsewhere(cell):
+            return outcome("planned", cell, f"would be copied from {source} (dry_run=true)")
     return outcome("planned", cell, "would be run (dry_run=true)")
 
 
