@@ -62,6 +62,7 @@ OPTIONS = {
     "rollouts.temperature=-1": ["rollouts.temperature=-1"],
     "evaluation.top_p=0": ["evaluation.top_p=0"],
     "pruner.damping=-1": ["pruner.damping=-1"],
+    "pruner.damping=0": ["pruner.damping=0"],
     "pruner.block_size=0": ["pruner.block_size=0"],
     "study=../x": ["study='../x'", "folder name"],
     "study=a/b": ["study='a/b'", "folder name"],

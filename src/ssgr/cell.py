@@ -141,8 +141,8 @@ def check_numbers(config: Config) -> None:
             raise UserError(f"{option}={value}: must be at least 1")
     if getattr(config.pruner, "block_size", 1) < 1:
         raise UserError(f"pruner.block_size={config.pruner.block_size}: must be at least 1")
-    if getattr(config.pruner, "damping", 0.0) < 0:
-        raise UserError(f"pruner.damping={config.pruner.damping}: must be at least 0")
+    if not getattr(config.pruner, "damping", 1.0) > 0:
+        raise UserError(f"pruner.damping={config.pruner.damping}: must be above 0")
     for group in ("rollouts", "evaluation"):
         options = getattr(config, group)
         if options.temperature < 0:
