@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from ssgr.cell import difficulty_labels, length_labels
+
 SCHEMA_VERSIONS = (1,)
 METRICS = (
     "accuracy",
@@ -27,10 +29,11 @@ METRICS = (
 def load_runs(source: str | Path, study: str | None = None) -> pd.DataFrame:
     """One row per finished cell and task below a runs directory, sorted by study and cell.
 
-    Columns: what the cell was (study, cell, model, pruner, sparsity, calibration, difficulty, length, seed, tokens),
-    METRICS of the pruned model, `dense_<metric>` of the dense one, and the folder. Raises FileNotFoundError where
-    there is no such directory. Files that cannot be read and schema versions that are not known are said on standard
-    error and left out.
+    Columns: what the cell was (study, cell, model, pruner, sparsity, pattern, calibration, difficulty, length,
+    correctness, token_weights, seed, tokens), METRICS of the pruned model, `dense_<metric>` of the dense one, and the
+    folder. Bins are named by their bounds, whatever option they were asked for with; what a cell did not use is None.
+    Raises FileNotFoundError where there is no such directory. Files that cannot be read and schema versions that are
+    not known are said on standard error and left out.
     """
     source = Path(source)
     if not source.is_dir():
@@ -60,9 +63,11 @@ def _rows(result: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
         "sparsity": sparsity["achieved"],
         "pattern": sparsity["pattern"],
         "calibration": calibration["source"] if calibration else None,
-        "difficulty": config["difficulty"]["name"],
-        "length": config["length"]["name"],
-        "seed": config["seed"],
+        "difficulty": "-".join(difficulty_labels(config["difficulty"])) or "all",
+        "length": "-".join(length_labels(config["length"])) or "all",
+        "correctness": config["selection"]["correctness"] if calibration and calibration["traces"] else None,
+        "token_weights": config["calibration"]["token_weights"] if calibration else None,
+        "seed": config["seed"] if calibration else None,
         "tokens": calibration["tokens"] if calibration else None,
         "folder": str(folder),
     }

@@ -216,16 +216,26 @@ def sparsity_label(config: Config) -> str:
 
 def bin_labels(config: Config) -> list[str]:
     """The names of the difficulty and length bins, from their bounds alone; nothing for `all`."""
+    return [*difficulty_labels(asdict(config.difficulty)), *length_labels(asdict(config.length))]
+
+
+def difficulty_labels(bounds: dict[str, Any]) -> list[str]:
+    """What the difficulty's bounds are called, also for readers of result.json; nothing for `all`."""
     labels = []
-    difficulty, length = config.difficulty, config.length
-    if difficulty.pass_rate is not None:
-        labels.append(bounds_label("difficulty", difficulty.pass_rate, "pass"))
-    if difficulty.level is not None:
-        labels.append("level" + "to".join(map(str, difficulty.level)))
-    if length.percentile is not None:
-        labels.append(bounds_label("length", length.percentile, "length"))
-    if length.tokens is not None:
-        labels.append("tokens" + "to".join(map(str, length.tokens)))
+    if bounds["pass_rate"] is not None:
+        labels.append(bounds_label("difficulty", bounds["pass_rate"], "pass"))
+    if bounds["level"] is not None:
+        labels.append("level" + "to".join(map(str, bounds["level"])))
+    return labels
+
+
+def length_labels(bounds: dict[str, Any]) -> list[str]:
+    """The same of the length's bounds."""
+    labels = []
+    if bounds["percentile"] is not None:
+        labels.append(bounds_label("length", bounds["percentile"], "length"))
+    if bounds["tokens"] is not None:
+        labels.append("tokens" + "to".join(map(str, bounds["tokens"])))
     return labels
 
 

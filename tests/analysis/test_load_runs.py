@@ -15,14 +15,21 @@ def write_cell(runs, study, cell, accuracy=0.5, pattern="unstructured", **change
     folder.mkdir(parents=True)
     metrics = {"accuracy": accuracy, "accuracy_se": 0.01, "problems": 100, "repeats": 1}
     metrics |= {"mean_tokens": 200.4, "truncated": 0.25, "kl": 0.0123, "kl_se": None}
-    group = {"name": "all"}
+    config = {
+        "pruner": {"name": "wanda"},
+        "difficulty": {"name": "hard", "pass_rate": [0.0, 1 / 3], "level": None},
+        "length": {"name": "all", "percentile": None, "tokens": None},
+        "selection": {"correctness": "correct"},
+        "calibration": {"token_weights": "all"},
+        "seed": 3,
+    }
     result = {
         "schema_version": 1,
         "cell": cell,
         "study": study,
-        "config": {"pruner": {"name": "wanda"}, "difficulty": {"name": "hard"}, "length": group, "seed": 3},
+        "config": config | changes.pop("config", {}),
         "model": {"name": "tiny_reasoner"},
-        "calibration": {"source": "self_generated", "tokens": 16384},
+        "calibration": {"source": "self_generated", "tokens": 16384, "traces": 50},
         "sparsity": {"achieved": 0.4, "pattern": pattern},
         "metrics": {f"tiny_math/{name}": value for name, value in metrics.items()},
         "dense_metrics": {f"tiny_math/{name}": value for name, value in (metrics | {"accuracy": 0.9}).items()},
@@ -62,7 +69,23 @@ def test_the_table_gives_every_accuracy_its_error_n_and_k(tmp_path):
     lines = markdown(load_runs(tmp_path)).splitlines()
     assert len(lines) == 4  # two of heading, dense, pruned
     assert "| dense |" in lines[2] and "0.900 ± 0.010 | 100 × 1" in lines[2]
-    assert "wanda 40% | self_generated, hard | 3 | 0.500 ± 0.010 | 100 × 1 | 200 | 25.0% | 0.0123 |" in lines[3]
+    assert (
+        "wanda 40% | self_generated, hard | 16,384 | 3 | 0.500 ± 0.010 | 100 × 1 | 200 | 25.0% | 0.0123 |" in lines[3]
+    )
+
+
+def test_the_table_tells_cells_apart_that_differ_in_more_than_the_option_names(tmp_path):
+    """Bounds that were set by hand, traces right or wrong, token weights; and no seed where nothing was calibrated."""
+    bounds = {"name": "all", "pass_rate": [0.2, 0.5], "level": None}
+    write_cell(tmp_path, "a", "bounds", config={"difficulty": bounds})
+    write_cell(tmp_path, "a", "any", config={"selection": {"correctness": "any"}})
+    write_cell(tmp_path, "a", "decode", config={"calibration": {"token_weights": "decode"}})
+    write_cell(tmp_path, "a", "nothing", calibration=None)
+    table = markdown(load_runs(tmp_path))
+    assert "self_generated, pass0.2to0.5 |" in table
+    assert "self_generated, hard, right or wrong |" in table
+    assert "self_generated, hard, weights decode |" in table
+    assert "| nothing |  |  | 0.500" in table
 
 
 def test_the_command_needs_no_torch_and_says_what_is_missing(tmp_path):
