@@ -15,7 +15,7 @@ from ssgr.evaluation.dense import dense
 from ssgr.evaluation.divergence import DenseStates, dense_states, divergence
 from ssgr.evaluation.held_out import HeldOut, held_out
 from ssgr.models import save
-from ssgr.models.blocks import model_linears
+from ssgr.models.blocks import model_linears, prunable_parameters
 from ssgr.models.load import LoadedModel, load_model, weights_fingerprint
 from ssgr.progress import console
 from ssgr.pruning.allocation import ALLOCATIONS
@@ -47,7 +47,7 @@ class Subject:
             "path": loaded.path,
             "weights": loaded.weights_hash,
             "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
-            "prunable_parameters": sum(linear.weight.numel() for linear in model_linears(loaded.model).values()),
+            "prunable_parameters": prunable_parameters(loaded.model),
             "device": device_name(loaded.device),
         }
 

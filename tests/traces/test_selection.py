@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from synthetic_traces import difficulty, length, make_view, selection
 
 from ssgr.errors import CellError, UserError
-from ssgr.traces.bins import in_pass_rate_bin, length_mask
-from ssgr.traces.selection import check_bins, eligible, select, trace_names
+from ssgr.traces.bins import check_bins, in_pass_rate_bin, length_mask
+from ssgr.traces.selection import eligible, select, trace_names
 
 EASY, MEDIUM, HARD = [2 / 3, 1.0], [1 / 3, 2 / 3], [0.0, 1 / 3]
 SHORT, MODERATE, LONG = [0, 33.3], [33.3, 66.7], [66.7, 100]

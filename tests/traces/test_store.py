@@ -99,7 +99,7 @@ def test_opening_nothing_is_a_user_error_and_makes_nothing(tmp_path):
 
 
 def test_the_manifest_stays_as_it_was_first_written(store):
-    assert TraceStore.create(store.folder, {"model": "other"}).manifest == {"model": "m"}
+    assert TraceStore.open(store.folder, {"model": "other"}).manifest == {"model": "m"}
 
 
 def test_the_key_follows_everything_that_changes_a_token():

@@ -12,11 +12,9 @@ import pandas as pd
 
 from ssgr.config import Correctness, DifficultyConfig, LengthConfig, SelectionConfig, Within
 from ssgr.errors import CellError, UserError
-from ssgr.traces.bins import check_bins, in_pass_rate_bin, length_mask
+from ssgr.traces.bins import in_pass_rate_bin, length_mask
 from ssgr.traces.store import StoreView
 from ssgr.traces.tables import selection_table
-
-__all__ = ["Selection", "check_bins", "draw_order", "eligible", "select", "trace_names"]
 
 
 @dataclass(frozen=True)

@@ -113,8 +113,6 @@ class TraceStore:
             write_json(folder / "manifest.json", manifest)
         return cls(folder)
 
-    create = open
-
     @cached_property
     def manifest(self) -> dict[str, Any]:
         return json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
