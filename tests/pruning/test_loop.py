@@ -12,7 +12,7 @@ from ssgr.config import Propagation, Sinks
 from ssgr.errors import CellError, UserError
 from ssgr.models.blocks import model_linears
 from ssgr.pruning import activations
-from ssgr.pruning.base import PRUNERS
+from ssgr.pruning.base import PRUNERS, Pruned
 from ssgr.pruning.loop import prune_model
 from ssgr.pruning.sparsity import Sparsity
 
@@ -278,3 +278,18 @@ def test_no_tokens_is_one_line(pruner_config, uniform):
 
 def test_the_registry_lists_its_files():
     assert PRUNERS.names() == ["magnitude", "none", "sparsegpt", "wanda"]
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "line"),
+    [(Sparsity(0.3), "masked 512 weights and was asked for"), (Sparsity(0.5, 2, 4), "keep 2 of every 4 inputs")],
+)
+def test_a_pruner_that_masks_something_else_is_refused(sparsity, line, pruner_config, uniform, monkeypatch):
+    def left_half(self, weight, statistics, quota):
+        mask = torch.zeros_like(weight, dtype=torch.bool)
+        mask[:, : weight.shape[1] // 2] = True
+        return Pruned(weight.masked_fill(mask, 0.0), mask, {})
+
+    monkeypatch.setattr(PRUNERS.get("magnitude"), "prune", left_half)
+    with pytest.raises(CellError, match=line):
+        prune_model(tiny_models.loaded(tiny_models.build()), None, None, pruner_config("magnitude"), uniform, sparsity)

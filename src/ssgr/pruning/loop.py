@@ -133,6 +133,7 @@ def prune_linear(
     masked = 0
     if quota.count:
         pruned, mask, info = method.prune(weight, statistics, quota)
+        check_mask(name, mask, quota)
         rounded = pruned.to(linear.weight.dtype).masked_fill(mask, 0.0)
         if not torch.isfinite(rounded).all():
             raise CellError(f"{name}: its pruned weights are NaN or infinite")
@@ -144,3 +145,12 @@ def prune_linear(
         row |= statistics.relative_errors(weight, linear.weight.data.float())
     row["seconds"] = time.perf_counter() - started  # the counts above wait for the device
     return row
+
+
+def check_mask(name: str, mask: torch.Tensor, quota: Quota) -> None:
+    """CellError where a pruner did not mask what it was asked to: the result would say a sparsity that is not there."""
+    masked = int(mask.sum())
+    if masked != quota.count:
+        raise CellError(f"{name}: the pruner masked {masked:,} weights and was asked for {quota.count:,}")
+    if quota.n is not None and (mask.reshape(-1, quota.m).sum(1) != quota.m - quota.n).any():
+        raise CellError(f"{name}: the pruner's mask does not keep {quota.n} of every {quota.m} inputs")
