@@ -100,4 +100,6 @@ class ScriptedEngine:
 
 
 def stub_model(tokenizer, weights_hash="w1", name="stub"):
-    return SimpleNamespace(tokenizer=tokenizer, weights_hash=weights_hash, think_end="</think>", name=name)
+    return SimpleNamespace(
+        tokenizer=tokenizer, weights_hash=weights_hash, think_end="</think>", name=name, revision=None
+    )

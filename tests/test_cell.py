@@ -28,6 +28,14 @@ def test_the_default_cell_is_readable():
     assert labels.startswith("tiny_reasoner-self_generated-hard-moderate-wanda-n2m4-seed3-")
 
 
+def test_a_listing_of_folders_tells_unusual_cells_apart():
+    unusual = name("experiment=rac", "calibration.tokens=4096", "calibration.token_weights=decode")
+    assert unusual.startswith("tiny_reasoner-self_generated-4096tokens-any-decode_weights-sparsegpt-s50-seed0-")
+    assert "-dense_propagation-exclude_sinks-wanda-" in name(
+        "pruner=wanda", "pruner.propagation=dense", "pruner.sinks=exclude"
+    )
+
+
 @pytest.mark.parametrize(
     "overrides",
     [

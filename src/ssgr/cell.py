@@ -12,7 +12,7 @@ from typing import Any
 
 from ssgr.cache import cache_root, content_hash, file_hash
 from ssgr.calibration import SOURCES, check_source
-from ssgr.config import Config
+from ssgr.config import Config, Correctness, Propagation, Sinks, TokenWeights
 from ssgr.errors import UserError
 from ssgr.evaluation.files import load_evaluation_problems, task_hash
 from ssgr.models.files import check_model_folder, resolve_model_dir, weights_hash
@@ -55,7 +55,7 @@ class Cell:
         elif not self.reads_calibration:
             parts = [config.model.name, config.pruner.name, sparsity_label(config)]
         else:
-            parts = [config.model.name, config.calibration.name, *bin_labels(config)]
+            parts = [config.model.name, config.calibration.name, *bin_labels(config), *choice_labels(config)]
             parts += [config.pruner.name, sparsity_label(config), f"seed{config.seed}"]
         return "-".join([*parts, self.hash])
 
@@ -70,6 +70,10 @@ class Cell:
     @property
     def reads_calibration(self) -> bool:
         return not self.is_dense and self.config.pruner.reads_calibration
+
+    @property
+    def reads_rollouts(self) -> bool:
+        return self.reads_calibration and "rollouts" in SOURCES.get(self.config.calibration.name).reads
 
     @property
     def cache(self) -> Path:
@@ -217,6 +221,21 @@ def sparsity_label(config: Config) -> str:
 def bin_labels(config: Config) -> list[str]:
     """The names of the difficulty and length bins, from their bounds alone; nothing for `all`."""
     return [*difficulty_labels(asdict(config.difficulty)), *length_labels(asdict(config.length))]
+
+
+def choice_labels(config: Config) -> list[str]:
+    """What else tells this cell from the usual one, so that a listing of folders can be read."""
+    calibration, correctness, propagation = config.calibration, config.selection.correctness, config.pruner.propagation
+    sinks = getattr(config.pruner, "sinks", Sinks.keep)
+    selects = "rollouts" in SOURCES.get(calibration.name).reads
+    usual = {
+        f"{calibration.tokens}tokens": calibration.tokens == config.model.fallback.calibration_tokens,
+        f"{correctness}": correctness == Correctness.correct or not selects,
+        f"{calibration.token_weights}_weights": calibration.token_weights == TokenWeights.all,
+        f"{propagation}_propagation": propagation == Propagation.pruned,
+        f"{sinks}_sinks": sinks == Sinks.keep,
+    }
+    return [label for label, as_usual in usual.items() if not as_usual]
 
 
 def difficulty_labels(bounds: dict[str, Any]) -> list[str]:

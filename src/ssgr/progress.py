@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -37,6 +37,17 @@ class Bar:
             self._last_line = now
             left = (now - self._started) / max(self.done, 1) * (self.total - self.done)
             print(f"{self.description}: {self.done}/{self.total} {note} {left:.0f} s left", file=sys.stderr, flush=True)
+
+    def token_rate(self) -> Callable[[int, int], None]:
+        """For an engine's `on_tokens`: advances by finished rows, with the tokens per second so far beside it."""
+        started, tokens = time.monotonic(), 0
+
+        def on_tokens(new_tokens: int, finished_rows: int) -> None:
+            nonlocal tokens
+            tokens += new_tokens
+            self.advance(finished_rows, f"{tokens / max(time.monotonic() - started, 1e-9):,.0f} tokens/s")
+
+        return on_tokens
 
 
 @contextmanager

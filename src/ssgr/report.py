@@ -36,8 +36,11 @@ def write_report(
         console.print("The bundled model and its problems are synthetic: for trying things out, not for conclusions.")
     if not cell.is_dense:
         show_example(console, subject, before.samples, after.samples)
-    seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in result["seconds"].items())
-    console.print(Text(f"\nTime: {seconds}"))
+    seconds = dict(result["seconds"])
+    total = seconds.pop("total")
+    stages = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
+    rest = total - sum(seconds.values())
+    console.print(Text(f"\nTime: {stages}, loading and the rest {rest:.0f} s, in all {total:.0f} s"))
     console.print(Text(f"Everything lies in {cell.folder}"))
 
 

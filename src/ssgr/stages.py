@@ -73,7 +73,7 @@ def load(cell: Cell) -> Subject:
     shapes = {name: tuple(linear.weight.shape) for name, linear in model_linears(loaded.model).items()}
     sparsity = Sparsity.from_config(config.sparsity)
     matrix_quotas(dict.fromkeys(shapes, sparsity.value), shapes, sparsity)  # refuses an n:m that does not divide
-    for group in ("rollouts", "evaluation"):
+    for group in ("rollouts", "evaluation") if cell.reads_rollouts else ("evaluation",):
         lower_cap(getattr(config, group), f"{group}.max_new_tokens", loaded.context)
     template = PromptTemplate(loaded.tokenizer, config.problems.instruction, loaded.think_end)
     return Subject(loaded, template, engine(config.engine, loaded))

@@ -4,7 +4,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -20,7 +20,7 @@ from ssgr.cache import write_json
 from ssgr.config import EvaluationConfig
 from ssgr.engines.base import Engine, Generation, Sampling
 from ssgr.evaluation.files import TASKS
-from ssgr.progress import Bar, track
+from ssgr.progress import track
 from ssgr.traces.grading import grade
 from ssgr.traces.problems import Problem
 from ssgr.traces.prompts import PromptTemplate, answer_text
@@ -68,7 +68,7 @@ class EngineLM(LM):
         missing = self.store.missing(problems, repeats)
         prompts = {problem_id: self.template.prompt_ids(problems[problem_id].question) for problem_id, _ in missing}
         with track(f"evaluation of {self.task}", len(missing)) as bar:
-            on_tokens = _rate(bar)
+            on_tokens = bar.token_rate()
             for start in range(0, len(missing), self.engine.batch_size):
                 batch = missing[start : start + self.engine.batch_size]
                 started = time.monotonic()
@@ -152,17 +152,6 @@ def _sampling(requests: Sequence[Instance]) -> Sampling:
     options = requests[0].args[1] if requests else {}
     temperature = options.get("temperature", 0.0) if options.get("do_sample") else 0.0
     return Sampling(float(temperature), float(options.get("top_p", 1.0)), int(options.get("max_gen_toks", 0)))
-
-
-def _rate(bar: Bar) -> Callable[[int, int], None]:
-    started, tokens = time.monotonic(), 0
-
-    def on_tokens(new_tokens: int, finished_rows: int) -> None:
-        nonlocal tokens
-        tokens += new_tokens
-        bar.advance(finished_rows, f"{tokens / max(time.monotonic() - started, 1e-9):,.0f} tokens/s")
-
-    return on_tokens
 
 
 @contextmanager

@@ -40,6 +40,7 @@ class LoadedModel:
     think_end: str | None  # the tag that ends the reasoning; None for models that reason in plain text
     context: int  # largest number of positions, in tokens
     device: torch.device
+    revision: str | None = None  # of a hub id
 
 
 def load_model(config: ModelConfig, device: torch.device, cache_folder: Path | None = None) -> LoadedModel:
@@ -65,6 +66,7 @@ def load_model(config: ModelConfig, device: torch.device, cache_folder: Path | N
         think_end=config.think_end,
         context=context_length(folder),
         device=device,
+        revision=config.revision,
     )
 
 

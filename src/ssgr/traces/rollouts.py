@@ -1,7 +1,6 @@
 """The model's own traces: every missing rollout is generated in whole batches, graded and stored at once."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from ssgr.cache import locked
 from ssgr.config import RolloutsConfig
 from ssgr.engines.base import Engine, Generation, Sampling
 from ssgr.errors import UserError
-from ssgr.progress import Bar, console, track
+from ssgr.progress import console, track
 from ssgr.traces.grading import grade
 from ssgr.traces.problems import Problem
 from ssgr.traces.prompts import PromptTemplate
@@ -63,7 +62,7 @@ def make_manifest(
     """What a store's manifest.json says about where its tokens come from; nothing in it depends on the time."""
     return {
         "model": loaded.name,
-        "revision": getattr(loaded, "revision", None),
+        "revision": loaded.revision,
         "weights": loaded.weights_hash,
         "dtype": str(getattr(getattr(loaded, "model", None), "dtype", "")).removeprefix("torch."),
         "think_end": loaded.think_end,
@@ -106,7 +105,7 @@ def _generate(
     """Whole batches of the missing rows in their fixed order: a run that stops leaves a prefix of these batches."""
     prompts = {problem_id: template.prompt_ids(problems[problem_id].question) for problem_id, _ in missing}
     with track("rollouts", len(missing)) as bar:
-        on_tokens = _rate(bar)
+        on_tokens = bar.token_rate()
         for start in range(0, len(missing), engine.batch_size):
             batch = missing[start : start + engine.batch_size]
             generations = engine.generate(
@@ -126,19 +125,6 @@ def _trace(
     graded = grade(text, problem.answer, template.think_end, generation.finish_reason)
     output_ids, finish_reason = generation.output_ids, generation.finish_reason
     return Trace(problem.problem_id, rollout, prompt_ids, output_ids, finish_reason, graded.correct, graded.answer)
-
-
-def _rate(bar: Bar) -> Callable[[int, int], None]:
-    """Advances the bar by finished rows, with the tokens per second so far beside it."""
-    started, tokens = time.monotonic(), 0
-
-    def on_tokens(new_tokens: int, finished_rows: int) -> None:
-        nonlocal tokens
-        tokens += new_tokens
-        seconds = max(time.monotonic() - started, 1e-9)
-        bar.advance(finished_rows, note=f"{tokens / seconds:,.0f} tokens/s")
-
-    return on_tokens
 
 
 def _bundled(loaded: Any, template: PromptTemplate, problems: Sequence[Problem], config: RolloutsConfig) -> StoreView:
