@@ -35,6 +35,17 @@ class Problem:
         return content_hash([self.question, self.answer])
 
 
+@dataclass(frozen=True)
+class Fields:
+    """Which fields of a JSONL row hold what."""
+
+    question: str
+    answer: str
+    solution: str | None = None
+    level: str | None = None
+    subject: str | None = None
+
+
 def load_problems(config: ProblemsConfig) -> list[Problem]:
     """The whole problem set in the file's order.
 
@@ -42,9 +53,11 @@ def load_problems(config: ProblemsConfig) -> list[Problem]:
     answer, and ids that occur twice.
     """
     if config.name == "bundled":
-        return _read_bundled(_problem_file(config))
+        return read_bundled(_problem_file(config))
     if config.name == "jsonl":
-        return _from_rows(config, _problem_file(config))
+        names = (config.question_field, config.answer_field, config.solution_field)
+        fields = Fields(*names, config.level_field, config.subject_field)
+        return read_problems(_problem_file(config), "problems", fields)
     raise UserError(f"no problem set is named {config.name!r}; choices: bundled, jsonl")
 
 
@@ -119,41 +132,45 @@ def _problem_file(config: ProblemsConfig) -> Path:
     return BUNDLED
 
 
-def _read_bundled(path: Path) -> list[Problem]:
-    rows = pq.read_table(path).to_pylist()
+def read_bundled(path: Path) -> list[Problem]:
+    """The problems of a parquet file that the package ships."""
     names = Problem.__dataclass_fields__
-    return [Problem(**{name: row[name] for name in names if name in row}) for row in rows]
+    return [Problem(**{name: row[name] for name in names if name in row}) for row in pq.read_table(path).to_pylist()]
 
 
-def _from_rows(config: ProblemsConfig, path: Path) -> list[Problem]:
+def read_problems(path: Path, group: str, fields: Fields) -> list[Problem]:
+    """Every problem of a JSONL file, in its order; `group` is the config group that named it, for the messages.
+
+    Raises UserError, with file and line, for malformed JSON, a problem without a question or an answer, and ids that
+    occur twice.
+    """
     problems, lines = [], {}
-    for number, row in read_jsonl(path, "problems.path"):
+    for number, row in read_jsonl(path, f"{group}.path"):
         place = f"{path}:{number}"
-        problem = _from_row(row, config, place)
+        problem = _from_row(row, group, fields, place)
         first = lines.setdefault(problem.problem_id, number)
         if first != number:
             raise UserError(f"{place}: problem {problem.problem_id!r} stands on line {first} already")
         problems.append(problem)
     if not problems:
-        raise UserError(f"problems.path={path}: no problems in the file")
+        raise UserError(f"{group}.path={path}: no problems in the file")
     return problems
 
 
-def _from_row(row: dict[str, Any], config: ProblemsConfig, place: str) -> Problem:
-    question = text_field(row, config.question_field, "a question", place, "problems.question_field")
-    answer = text_field(row, config.answer_field, "an answer", place, "problems.answer_field")
-    answer, solution = split_answer(answer)
+def _from_row(row: dict[str, Any], group: str, fields: Fields, place: str) -> Problem:
+    question = text_field(row, fields.question, "a question", place, f"{group}.question_field")
+    answer, solution = split_answer(text_field(row, fields.answer, "an answer", place, f"{group}.answer_field"))
     if not answer:
         raise UserError(f"{place}: a problem without an answer (nothing follows ####)")
-    if config.solution_field is not None:
-        solution = str(row.get(config.solution_field) or "").strip() or None
-    subject = row.get(config.subject_field) if config.subject_field else None
+    if fields.solution is not None:
+        solution = str(row.get(fields.solution) or "").strip() or None
+    subject = row.get(fields.subject) if fields.subject else None
     return Problem(
         problem_id=problem_id_of(row, question),
         question=question,
         answer=answer,
         solution=solution,
-        level=_level(row.get(config.level_field), place) if config.level_field else None,
+        level=_level(row.get(fields.level), place) if fields.level else None,
         family=None if row.get("family") is None else str(row["family"]),
         subject=None if subject is None else str(subject),
     )
