@@ -100,7 +100,8 @@ def is_dense(config: Config) -> bool:
 
 
 def check(config: Config) -> None:
-    check_sparsity(config)
+    config.sparsity.check()
+    config.pruner.check()
     check_numbers(config)
     study_folder(config.runs_dir, config.study)
     check_writable("runs_dir", Path(config.runs_dir))
@@ -116,20 +117,6 @@ def check(config: Config) -> None:
         load_problems(config.problems)
 
 
-def check_sparsity(config: Config) -> None:
-    value, n, m = config.sparsity.value, config.sparsity.n, config.sparsity.m
-    if (n is None) != (m is None):
-        raise UserError("sparsity.n and sparsity.m belong together: set both, or neither")
-    if n is not None and not 0 < n < m:
-        raise UserError(f"sparsity.n={n}, sparsity.m={m}: n:m keeps n of every m inputs, 0 < n < m")
-    if n is not None and value is not None and abs(value - (1 - n / m)) > 1e-9:
-        raise UserError(
-            f"sparsity.value={value} contradicts {n}:{m}, which masks {1 - n / m:g}: set sparsity.value=null"
-        )
-    if n is None and (value is None or not 0 <= value < 1):
-        raise UserError(f"sparsity.value={value}: must be a share of the weights, at least 0 and below 1")
-
-
 def check_numbers(config: Config) -> None:
     at_least_one = {
         "evaluation.repeats": config.evaluation.repeats,
@@ -143,10 +130,6 @@ def check_numbers(config: Config) -> None:
     for option, value in at_least_one.items():
         if value < 1:
             raise UserError(f"{option}={value}: must be at least 1")
-    if getattr(config.pruner, "block_size", 1) < 1:
-        raise UserError(f"pruner.block_size={config.pruner.block_size}: must be at least 1")
-    if not getattr(config.pruner, "damping", 1.0) > 0:
-        raise UserError(f"pruner.damping={config.pruner.damping}: must be above 0")
     for group in ("rollouts", "evaluation"):
         options = getattr(config, group)
         if options.temperature < 0:
@@ -225,7 +208,8 @@ def bin_labels(config: Config) -> list[str]:
 
 def choice_labels(config: Config) -> list[str]:
     """What else tells this cell from the usual one, so that a listing of folders can be read."""
-    calibration, correctness, propagation = config.calibration, config.selection.correctness, config.pruner.propagation
+    calibration, correctness = config.calibration, config.selection.correctness
+    propagation = getattr(config.pruner, "propagation", Propagation.pruned)
     sinks = getattr(config.pruner, "sinks", Sinks.keep)
     selects = "rollouts" in SOURCES.get(calibration.name).reads
     usual = {

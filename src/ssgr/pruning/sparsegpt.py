@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ssgr.config import SparseGPTConfig
-from ssgr.errors import CellError, UserError
+from ssgr.errors import CellError
 from ssgr.pruning.base import PRUNERS, Pruned, Pruner
 from ssgr.pruning.sparsity import Quota, lowest, spread
 from ssgr.pruning.statistics import InputStatistics
@@ -40,10 +40,7 @@ class SparseGPT(Pruner):
     def __init__(self, config: SparseGPTConfig):
         super().__init__(config)
         self._factored_for: InputStatistics | None = None
-        if config.damping <= 0:
-            raise UserError(f"pruner.damping={config.damping}: must be above 0")
-        if config.block_size < 1:
-            raise UserError(f"pruner.block_size={config.block_size}: must be at least 1")
+        config.check()
 
     def prune(self, weight: torch.Tensor, statistics: InputStatistics, quota: Quota) -> Pruned:
         if self._factored_for is not statistics:  # linears that share an input share its factor too

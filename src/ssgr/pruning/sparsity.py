@@ -22,19 +22,11 @@ class Sparsity:
 
     @classmethod
     def from_config(cls, config: SparsityConfig) -> "Sparsity":
-        """Raises UserError for values outside [0, 1), for n without m, and for a value that contradicts n:m."""
-        value, n, m = config.value, config.n, config.m
-        if (n is None) != (m is None):
-            raise UserError("sparsity.n and sparsity.m belong together: set both, or neither")
-        if n is not None:
-            if not 0 < n < m:
-                raise UserError(f"sparsity.n={n}, sparsity.m={m}: n:m keeps n of every m inputs, 0 < n < m")
-            if value is not None and abs(value - (1 - n / m)) > 1e-9:
-                raise UserError(f"sparsity.value={value} contradicts {n}:{m}, which masks {1 - n / m:g}")
-            return cls(1 - n / m, n, m)
-        if value is None or not 0 <= value < 1:
-            raise UserError(f"sparsity.value={value}: give a share of weights to mask, 0 <= value < 1")
-        return cls(float(value))
+        """Raises UserError where the options contradict each other or are out of range."""
+        config.check()
+        if config.n is not None:
+            return cls(1 - config.n / config.m, config.n, config.m)
+        return cls(float(config.value))
 
 
 @dataclass(frozen=True)
