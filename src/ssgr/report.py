@@ -50,7 +50,8 @@ def comparison(cell: Cell, result: dict) -> Table:
     title = f"{config.model.name} on {config.evaluation.name}"
     if not cell.is_dense:
         title += f": {config.pruner.name}, {sparsity['achieved']:.1%} {sparsity['pattern']}"
-    table = Table(title=title)
+    legend = "cut: stopped at the token cap · KL: from the dense model, on its samples"
+    table = Table(title=title, caption=legend)
     for column in ("", "accuracy ± se", "n × k", "tokens", "cut", "KL/token (nats)"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     table.add_row("dense", *row(config.evaluation.name, result["dense_metrics"]))
