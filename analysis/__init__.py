@@ -1,5 +1,5 @@
 """Reads what cells left behind and draws it. Never imports torch."""
 
-from analysis.load import load_runs
+from analysis.load import load_divergence, load_histories, load_runs, load_samples
 
-__all__ = ["load_runs"]
+__all__ = ["load_divergence", "load_histories", "load_runs", "load_samples"]
