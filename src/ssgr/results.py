@@ -2,16 +2,14 @@
 
 import json
 import math
-import os
 import platform
 import shutil
 import subprocess
-import tempfile
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import yaml
 
-from ssgr.cache import locked, remove_leftovers, write_atomically, write_json
+from ssgr.cache import remove_leftovers, write_atomically, write_json
 from ssgr.calibration import CalibrationSet
 from ssgr.cell import Cell
 from ssgr.progress import say
@@ -29,21 +27,6 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 PACKAGES = ("ssgr", "torch", "transformers", "lm-eval", "vllm", "wandb", "numpy")
-
-
-@dataclass
-class Outcome:
-    """How a cell ended: finished | skipped | planned | failed | refused (bad input)."""
-
-    status: str
-    cell: str
-    folder: str
-    message: str = ""
-    result: dict[str, Any] | None = field(default=None, repr=False)
-
-    @property
-    def exit_status(self) -> int:
-        return {"failed": 1, "refused": 2}.get(self.status, 0)
 
 
 class Clock:
@@ -71,57 +54,6 @@ class Clock:
     def totals(self) -> dict[str, float]:
         seconds = {stage: round(self._seconds.get(stage, 0.0), 3) for stage in self.STAGES}
         return seconds | {"total": round(time.perf_counter() - self._started, 3)}
-
-
-def outcome(status: str, cell: Cell | None, message: str = "", result: dict[str, Any] | None = None) -> Outcome:
-    """An outcome of this cell; None where the config describes no cell."""
-    return Outcome(status, cell.name if cell else "", str(cell.folder) if cell else "", message, result)
-
-
-def finished_before(cell: Cell) -> Outcome | None:
-    """The outcome of a cell that needs no work: finished here, or finished in another study and copied from there."""
-    if cell.config.overwrite:
-        return None
-    missing = lacking(cell)
-    if not missing:
-        return skipped(cell, "finished already")
-    if source := elsewhere(cell):
-        with locked(lock_path(cell)):
-            if lacking(cell):  # else another process has finished it in the meantime
-                adopt(cell, source)
-        if not lacking(cell):
-            return skipped(cell, f"copied from {source}")
-    if missing != ["result.json"]:
-        say(f"{cell.folder} is finished but lacks {', '.join(missing)}: it is run again")
-    return None
-
-
-def finished_meanwhile(cell: Cell) -> Outcome | None:
-    """The same, by another process while this one waited for the cell's lock."""
-    if cell.config.overwrite or lacking(cell):
-        return None
-    return skipped(cell, "finished by another process")
-
-
-def skipped(cell: Cell, how: str) -> Outcome:
-    message = f"{how}, every file it was asked for is there (overwrite=true runs it again)"
-    return outcome("skipped", cell, message, read_result(cell.folder))
-
-
-def dry_run(cell: Cell) -> Outcome | None:
-    """What would become of the cell, under dry_run=true; writes nothing."""
-    if not cell.config.dry_run:
-        return None
-    if not cell.config.overwrite:
-        if not lacking(cell):
-            return skipped(cell, "finished already")
-        if source := elsewhere(cell):
-            return outcome("planned", cell, f"would be copied from {source} (dry_run=true)")
-    return outcome("planned", cell, "would be run (dry_run=true)")
-
-
-def lock_path(cell: Cell) -> Path:
-    return cell.folder.parent / ".locks" / f"{cell.name}.lock"
 
 
 def partial_folder(cell: Cell, fingerprint: str) -> Path:
@@ -152,41 +84,17 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False, compression="zstd"))
 
 
-def lacking(cell: Cell, folder: Path | None = None) -> list[str]:
-    """Which of the files that this cell was asked for are not in its folder (or this one); none: it is finished."""
-    folder = folder or cell.folder
-    result = read_result(folder)
-    if result is None or result.get("status") != "finished":
-        return ["result.json"]
-    wanted = ["samples.parquet", "config.yaml"]
-    wanted += ["prune_report.json"] * (not cell.is_dense)
-    wanted += ["calibration.parquet"] * cell.reads_calibration
-    wanted += ["divergence.parquet"] * (cell.config.evaluation.divergence and not cell.is_dense)
-    wanted += ["checkpoint/config.json"] * cell.config.save_checkpoint
-    return [name for name in wanted if not (folder / name).is_file()]
-
-
 def read_result(folder: Path) -> dict[str, Any] | None:
+    """A cell's result.json; None where there is none that can be read."""
+    return read_json_file(folder / "result.json")
+
+
+def read_json_file(path: Path) -> dict[str, Any] | None:
     try:
-        return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def elsewhere(cell: Cell) -> Path | None:
-    """The folder of the same cell in another study of this runs directory that holds all that is asked for."""
-    folders = sorted(Path(cell.config.runs_dir).glob(f"*/*-{cell.hash}"))
-    return next((folder for folder in folders if folder != cell.folder and not lacking(cell, folder)), None)
-
-
-def adopt(cell: Cell, source: Path) -> None:
-    """Copies a finished cell of another study; the caller holds this cell's lock."""
-    with tempfile.TemporaryDirectory(prefix=f".{cell.hash}.", dir=cell.folder.parent) as temporary:
-        copy = Path(temporary) / "copy"
-        shutil.copytree(source, copy, ignore=shutil.ignore_patterns("wandb", ".*.partial"))
-        write_json(copy / "result.json", read_result(source) | {"study": cell.config.study, "cell": cell.name})
-        shutil.rmtree(cell.folder, ignore_errors=True)
-        os.replace(copy, cell.folder)
+    return found if isinstance(found, dict) else None
 
 
 def write_config(cell: Cell) -> None:

@@ -23,7 +23,7 @@ from ssgr.pruning.base import PRUNERS
 from ssgr.pruning.loop import PruneReport, prune_model
 from ssgr.pruning.sparsity import Sparsity, matrix_quotas
 from ssgr.results import Clock, partial_folder
-from ssgr.traces.problems import load_problems, problems_hash
+from ssgr.traces.problems import load_problems, problem_set
 from ssgr.traces.prompts import PromptTemplate
 from ssgr.traces.rollouts import collect
 from ssgr.traces.store import TraceStore
@@ -44,7 +44,7 @@ class Subject:
         loaded = self.loaded
         return {
             "name": loaded.name,
-            "path": loaded.path,
+            "path": loaded.path,  # as it was asked for
             "weights": loaded.weights_hash,
             "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
             "prunable_parameters": prunable_parameters(loaded.model),
@@ -122,7 +122,7 @@ def calibrate(cell: Cell, subject: Subject, clock: Clock) -> CalibrationSet | No
                 problems(),
                 config.rollouts,
                 cell.cache,
-                problem_set(cell),
+                problem_set(config.problems),
             )
 
     request = CalibrationRequest(
@@ -141,12 +141,6 @@ def calibrate(cell: Cell, subject: Subject, clock: Clock) -> CalibrationSet | No
         title = "correct traces · tokens by pass rate and length (↳ taken)"
         console.print(render_table(chosen.held, chosen.selection, title))
     return chosen
-
-
-def problem_set(cell: Cell) -> str:
-    """What names the problem set in a store's key: the option, and of a user's file its contents."""
-    problems = cell.config.problems
-    return problems.name if problems.path is None else f"{problems.name} {problems_hash(problems)}"
 
 
 def evaluate_dense(cell: Cell, subject: Subject, clock: Clock) -> Evaluation:

@@ -221,6 +221,8 @@ def test_measured_errors_are_those_of_the_outputs(name, pruner_config, uniform):
         expected = np.square(x @ (before - after).T).sum() / np.square(x @ before.T).sum()
         assert row["relative_error"] == pytest.approx(expected, rel=1e-3)
         assert row["relative_error_without_sinks"] > 0
+    of_first = [row["relative_error"] for row in report.rows if ".layers.0." in row["name"]]
+    assert report.blocks[0]["relative_error"] == pytest.approx(np.mean(of_first))
 
 
 def test_reports_have_their_columns(pruner_config, uniform):
@@ -229,10 +231,11 @@ def test_reports_have_their_columns(pruner_config, uniform):
     report = prune_model(
         tiny_models.loaded(model), SEQUENCES, None, pruner_config("sparsegpt"), uniform, Sparsity(0.5), seen.append
     )
-    assert [(entry["block"], entry["blocks"]) for entry in seen] == [(0, 3), (1, 3), (2, 3)]
+    assert [entry["block"] for entry in seen] == [0, 1, 2] and seen == report.blocks
+    assert all(entry["seconds"] > 0 and entry["relative_error"] is None for entry in seen)
     columns = {"name", "shape", "target", "achieved", "damping", "damping_over_median_diagonal", "sinks"}
     columns |= {"sink_energy_share", "seconds"}
-    assert set(report.to_json()) == {"target", "achieved", "pattern", "seconds", "rows"}
+    assert set(report.to_json()) == {"target", "achieved", "pattern", "seconds", "rows", "blocks"}
     assert all(set(row) == columns for row in report.rows)
 
 

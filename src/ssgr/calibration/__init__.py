@@ -73,7 +73,14 @@ class CalibrationSet:
             "problems": self.problems,
             "mean_trace_tokens": self.mean_trace_tokens,
             "mean_pass_rate": self.mean_pass_rate,
+            "grid": self.grid(),
         }
+
+    def grid(self) -> dict[str, Any] | None:
+        """The tables of pass rate x length as {held | taken: {row: {column: count}}}; None without a selection."""
+        if self.held is None:
+            return None
+        return {"held": self.held.to_dict("index"), "taken": self.selection.to_dict("index")}
 
     def to_parquet(self, path: Path) -> None:
         """One row per sequence: input_ids, weights, trace_id."""

@@ -75,7 +75,7 @@ def dense_key(manifest: dict[str, Any]) -> str:
 
 def _open_store(folder: Path, manifest: dict[str, Any], config: EvaluationConfig, limit: int | None) -> TraceStore:
     """The store in the cache; before there is one, the shipped samples or a copy of them to add to."""
-    if not (folder / "manifest.json").is_file() and _is_shipped(manifest):
+    if not (folder / "manifest.json").is_file() and is_shipped(manifest):
         shipped = TraceStore.open(BUNDLED_SAMPLES)
         problems = load_evaluation_problems(config)
         wanted = problems[:limit]
@@ -85,7 +85,7 @@ def _open_store(folder: Path, manifest: dict[str, Any], config: EvaluationConfig
     return TraceStore.open(folder, manifest)
 
 
-def _is_shipped(manifest: dict[str, Any]) -> bool:
+def is_shipped(manifest: dict[str, Any]) -> bool:
     path = BUNDLED_SAMPLES / "manifest.json"
     if not path.is_file():
         return False

@@ -61,7 +61,7 @@ def load_model(config: ModelConfig, device: torch.device, cache_folder: Path | N
         model=model,
         tokenizer=tokenizer,
         name=config.name,
-        path=str(folder) if config.path is None else config.path,
+        path=config.path or "bundled",
         weights_hash=weights_hash(folder, cache_folder or cache.cache_root(None)),
         think_end=config.think_end,
         context=context_length(folder),

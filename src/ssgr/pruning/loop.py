@@ -30,6 +30,7 @@ class PruneReport:
     pattern: str
     seconds: float
     rows: list[dict[str, Any]]
+    blocks: list[dict[str, Any]]  # what `on_block` got, block after block
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -49,8 +50,8 @@ def prune_model(
     """Prunes the model in place, in its own dtype; masked entries are exactly +0.0.
 
     `sequences` are token ids, int [tokens] each, and `weights` their weights, fp32 [tokens] each (None: all 1); both
-    may be None where the pruner reads no calibration data. `on_block` gets a summary after every block. Batches hold
-    up to `batch_tokens` tokens with their padding.
+    may be None where the pruner reads no calibration data. `on_block` gets the report's row of every block at once.
+    Batches hold up to `batch_tokens` tokens with their padding.
 
     Raises UserError, before anything is changed, for a pattern that does not fit a linear, and CellError naming the
     linear for NaN or infinite weights, inputs or answers.
@@ -75,10 +76,10 @@ def prune_model(
             propagation=getattr(pruner, "propagation", Propagation.pruned),
             batch_tokens=batch_tokens,
         )
-    rows = prune_blocks(loaded.model, linears, method, quotas, calibration, measure, on_block)
+    rows, history = prune_blocks(loaded.model, linears, method, quotas, calibration, measure, on_block)
     total = sum(linear.weight.numel() for linear in linears.values())
     achieved = sum(row["achieved"] * linears[row["name"]].weight.numel() for row in rows) / total
-    return PruneReport(sparsity.value, achieved, sparsity.pattern, time.perf_counter() - started, rows)
+    return PruneReport(sparsity.value, achieved, sparsity.pattern, time.perf_counter() - started, rows, history)
 
 
 def prune_blocks(
@@ -89,9 +90,11 @@ def prune_blocks(
     calibration: Calibration | None,
     measure: bool,
     on_block: Callable[[dict[str, Any]], None] | None,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Prunes block after block; the rows of the report's linears and of its blocks."""
     blocks = decoder_blocks(model)
     rows: list[dict[str, Any]] = []
+    history: list[dict[str, Any]] = []
     with track("pruning", len(blocks)) as bar:
         for index, block in enumerate(blocks):
             started = time.perf_counter()
@@ -108,11 +111,16 @@ def prune_blocks(
             if calibration and not last:
                 calibration.advance(index, block)
             bar.advance()
+            history.append(block_row(index, time.perf_counter() - started, done))
             if on_block:
-                on_block(
-                    {"block": index, "blocks": len(blocks), "seconds": time.perf_counter() - started, "rows": done}
-                )
-    return rows
+                on_block(history[-1])
+    return rows, history
+
+
+def block_row(index: int, seconds: float, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """One block of the report: its seconds, forward passes included, and where measured its mean relative_error."""
+    errors = [row["relative_error"] for row in rows if row.get("relative_error") is not None]
+    return {"block": index, "seconds": seconds, "relative_error": sum(errors) / len(errors) if errors else None}
 
 
 def prune_linear(

@@ -18,6 +18,7 @@ from ssgr.pruning.sparsity import Quota, lowest, spread
 from ssgr.pruning.statistics import InputStatistics
 
 STRIP = 32  # columns walked one by one before their errors reach the rest of the block in one product
+CORNER = 256  # columns of one panel of the Cholesky factorisation on a CPU
 PROBES = 16
 TOLERANCE = 1e-3  # of (U H Uᵀ − I) v against v, for random v
 ATTEMPTS = (  # what is tried in turn when a factor fails: dtype and multiple of the damping
@@ -76,7 +77,7 @@ def inverse_factor(gram: torch.Tensor, damping: float, name: str) -> tuple[torch
     for dtype, multiple in ATTEMPTS:
         used = damping * multiple
         damped = gram + used * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        lower, failed = torch.linalg.cholesky_ex(damped.to(dtype).flip(0, 1))
+        lower, failed = cholesky(damped.to(dtype).flip(0, 1))
         if not failed:
             identity = torch.eye(len(gram), dtype=dtype, device=gram.device)
             factor = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
@@ -86,6 +87,29 @@ def inverse_factor(gram: torch.Tensor, damping: float, name: str) -> tuple[torch
         reason = "not positive definite" if failed else f"residual {residual:.1g}"
         steps.append(f"{str(dtype).removeprefix('torch.')}, damping {used:.3g}: {reason}")
     raise CellError(f"{name}: the Gram matrix cannot be factored, even with damping {used:.3g}")
+
+
+def cholesky(matrix: torch.Tensor) -> tuple[torch.Tensor, bool]:
+    """The lower Cholesky factor of a matrix [n, n], and whether there is none.
+
+    On a CPU panel by panel, the panels' corners on one thread: LAPACK's last digits depend on the number of threads,
+    and a cell's masks must not depend on how many cells share the machine.
+    """
+    if matrix.device.type != "cpu":
+        lower, failed = torch.linalg.cholesky_ex(matrix)
+        return lower, bool(failed)
+    lower, threads = matrix.clone(), torch.get_num_threads()
+    for start, end in cut(0, len(matrix), CORNER):
+        torch.set_num_threads(1)
+        corner, failed = torch.linalg.cholesky_ex(lower[start:end, start:end])
+        torch.set_num_threads(threads)
+        if failed:
+            return lower, True
+        lower[start:end, start:end] = corner
+        below = torch.linalg.solve_triangular(corner, lower[end:, start:end].T, upper=False).T
+        lower[end:, start:end] = below
+        lower[end:, end:].addmm_(below, below.T, alpha=-1)
+    return lower.tril_(), False
 
 
 def probe_residual(factor: torch.Tensor, damped: torch.Tensor) -> float:

@@ -66,6 +66,11 @@ def problems_hash(config: ProblemsConfig) -> str:
     return file_hash(_problem_file(config))
 
 
+def problem_set(config: ProblemsConfig) -> str:
+    """What names the problem set in a store's key: the option, and of a user's file its contents."""
+    return config.name if config.path is None else f"{config.name} {problems_hash(config)}"
+
+
 def read_jsonl(path: str | Path | None, option: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and object of every line that is not blank.
 

@@ -1,0 +1,101 @@
+"""From what a user types to a checked config: Hydra's DictConfig as our dataclasses, its errors as one line."""
+
+import re
+from dataclasses import fields
+from difflib import get_close_matches
+from pathlib import Path
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.plugins import Plugins
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
+
+from ssgr import config as schemas
+from ssgr.cell import study_folder
+from ssgr.config import Config, register_schemas
+from ssgr.errors import UserError
+
+
+def folder(name: str) -> Path:
+    """conf/ or multirun_templates/: inside the package in a wheel, beside src/ in a checkout."""
+    inside = Path(__file__).parent / name
+    return inside if inside.is_dir() else Path(__file__).parents[2] / name
+
+
+class Templates(SearchPathPlugin):
+    """Lets -cn find the multirun templates from any folder."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        search_path.append("ssgr", f"file://{folder('multirun_templates')}")
+
+
+def register() -> None:
+    """Tells Hydra of our schemas, resolvers and templates; it finds our sweeper and launcher by itself."""
+    register_schemas()
+    OmegaConf.register_new_resolver("study_folder", study_folder, replace=True)
+    Plugins.instance().register(Templates)
+
+
+def as_object(config: DictConfig) -> Config:
+    """The config as its dataclasses; UserError for what +key=value added to them."""
+    refuse_additions(config)
+    return OmegaConf.to_object(config)
+
+
+def refuse_additions(node: DictConfig, above: str = "") -> None:
+    schema = OmegaConf.get_type(node)
+    for key in node:
+        if key not in field_names(schema):
+            raise UserError(f"there is no option {above}{key}{suggestion(str(key), schema)}")
+        if OmegaConf.is_dict(node) and OmegaConf.is_config(child := node._get_node(key)) and OmegaConf.is_dict(child):
+            refuse_additions(child, f"{above}{key}.")
+
+
+def explain(error: Exception) -> str:
+    """One line for what Hydra and OmegaConf raise, with the choices where there are any."""
+    chain = error
+    while isinstance(chain, ConfigCompositionException) and chain.__cause__ is not None:
+        chain = chain.__cause__
+    text = str(chain)
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(chain).__name__)
+    if isinstance(chain, MissingConfigException):
+        options = chain.options or [path.stem for path in folder("multirun_templates").glob("*.yaml")]
+        return f"{first.split(': ')[-1]}; choices: {', '.join(sorted(o for o in options if o != 'schema'))}"
+    if isinstance(chain, OverrideParseException):
+        return f"{chain.override!r} cannot be read: write option=value, and quotes around values with , [ ] {{ }}"
+    if isinstance(chain, InterpolationResolutionError):
+        return first.rpartition("while resolving interpolation: ")[2]
+    if first.startswith("Config group override must be"):
+        return "a config group (model, pruner, ...) needs the name of an option, not null"
+    if first.startswith("Ambiguous value"):
+        return f"{first}: several values need -m (one cell each)"
+    key = found[1] if (found := re.search(r"full_key: (\S+)", text)) else None
+    if isinstance(chain, MissingMandatoryValue) or "missing mandatory value" in first:
+        return f"{key or first.split()[-1]} is missing: it must be set"
+    unknown = re.search(r"Could not override '([^']+)'", str(error)) or re.search(
+        r"Key '([^']+)' (?:is )?not in", first
+    )
+    if unknown:
+        return f"there is no option {key or unknown[1]}{suggestion(key or unknown[1], schema_of(text))}"
+    return f"{key}: {first}" if key and key not in first else first
+
+
+def schema_of(text: str) -> type | None:
+    """The schema that an OmegaConf message says it looked into; None where it is none of ours."""
+    found = re.search(r"object_type=(\w+)", text)
+    return getattr(schemas, found[1], None) if found else None
+
+
+def suggestion(name: str, schema: type | None) -> str:
+    """The options that stand where this one was looked for, the likeliest ones alone where there are any."""
+    if schema is None:
+        return ""
+    choices = field_names(schema)
+    close = get_close_matches(name.rpartition(".")[2], choices, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(close)}?" if close else f"; choices: {', '.join(choices)}"
+
+
+def field_names(schema: type) -> list[str]:
+    return sorted(field.name for field in fields(schema))

@@ -1,0 +1,82 @@
+"""What a person is told when all cells of a call have ended, and the exit status that says whether they stand."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from ssgr.progress import say
+from ssgr.resume import Outcome
+from ssgr.study.watch import spoken
+
+
+def conclude(outcomes: Sequence[Outcome]) -> int:
+    """Says how each cell ended, what draws them, and returns the exit status of the whole call."""
+    if len(outcomes) > 1 and not any(outcome.status == "planned" for outcome in outcomes):
+        Console(soft_wrap=True).print(table(outcomes))
+    for outcome in outcomes:
+        if outcome.status in ("failed", "refused"):
+            say(
+                f"ssgr: {outcome.cell}: {outcome.message}{where(outcome)}"
+                if outcome.cell
+                else f"ssgr: {outcome.message}"
+            )
+        elif outcome.message and len(outcomes) == 1:
+            say(f"ssgr: {outcome.status} {outcome.cell}: {outcome.message}")
+    if len(outcomes) > 1:
+        counts = Counter(outcome.status for outcome in outcomes)
+        say(f"ssgr: {len(outcomes)} cells: " + ", ".join(f"{counts[status]} {status}" for status in sorted(counts)))
+    if any(outcome.status in ("finished", "skipped") for outcome in outcomes):
+        say(drawing(outcomes))
+    return max((outcome.exit_status for outcome in outcomes), default=0)
+
+
+def table(outcomes: Sequence[Outcome]) -> Table:
+    """One row per cell: how it ended, and its first task's accuracy, divergence and time where it stands."""
+    rows = Table()
+    for column in ("cell", "ended", "accuracy ± se", "n × k", "KL/token", "time"):
+        rows.add_column(column, justify="left" if column in ("cell", "ended") else "right", overflow="fold")
+    for outcome, name in zip(outcomes, short([outcome.cell for outcome in outcomes]), strict=True):
+        rows.add_row(name or "?", outcome.status, *numbers(outcome))
+    return rows
+
+
+def short(names: Sequence[str]) -> list[str]:
+    """The cells' names without what all of them begin with, and without their hashes."""
+    parts = [name.split("-")[:-1] for name in names]
+    common = len(os.path.commonprefix([part for part in parts if part]))
+    return ["-".join(part[common:] or part) for part in parts]
+
+
+def numbers(outcome: Outcome) -> list[str]:
+    if not outcome.result:
+        return []
+    metrics, task = outcome.result["metrics"], outcome.result["config"]["evaluation"]["name"]
+    found = {name.removeprefix(f"{task}/"): value for name, value in metrics.items() if value is not None}
+    return [
+        f"{found['accuracy']:.3f} ± {found['accuracy_se']:.3f}" if "accuracy_se" in found else "–",
+        f"{found['problems']:,} × {found['repeats']}",
+        f"{found['kl']:.4f}" if "kl" in found else "–",
+        spoken(outcome.result["seconds"]["total"]),
+    ]
+
+
+def where(outcome: Outcome) -> str:
+    """Where a failed cell's own words lie."""
+    failure, log = Path(outcome.folder, "failure.json"), Path(outcome.folder, "log.txt")
+    own = Path(outcome.folder).parent / ".logs" / f"{outcome.cell}.txt"
+    found = next((path for path in (log, own, failure) if path.is_file()), None)
+    return f" (see {found})" if found and outcome.status == "failed" else ""
+
+
+def drawing(outcomes: Sequence[Outcome]) -> str:
+    """The command that draws what stands: a template's figure has the template's name."""
+    from ssgr.composition import folder
+
+    study = Path(next(outcome.folder for outcome in outcomes if outcome.folder))
+    runs, name = study.parent.parent, study.parent.name
+    figure = name if (folder("multirun_templates") / f"{name}.yaml").is_file() else "cost"
+    return f"ssgr: a figure of it: python -m analysis {figure} --runs {runs}"

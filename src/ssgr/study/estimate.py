@@ -1,0 +1,206 @@
+"""dry_run=true of a study: its cells, what the cache holds of them already, and what the rest will cost."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ssgr import resume
+from ssgr.cell import Cell
+from ssgr.evaluation.dense import BUNDLED_SAMPLES, dense_key, is_shipped, make_manifest
+from ssgr.evaluation.files import load_evaluation_problems
+from ssgr.models.files import BUNDLED_MODEL, context_length, resolve_model_dir
+from ssgr.results import read_result
+from ssgr.study.ending import short
+from ssgr.study.watch import spoken
+from ssgr.traces import rollouts
+from ssgr.traces.problems import load_problems, problem_set
+from ssgr.traces.store import TraceStore
+
+CARD = BUNDLED_MODEL.parent / "card.json"  # of the bundled model; its `speed` was measured as the card says
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the cache holds of something that cells share: `name` tells which, rows count completions."""
+
+    name: str
+    held: int
+    needed: int
+
+    @property
+    def missing(self) -> int:
+        return self.needed - self.held
+
+    def __str__(self) -> str:
+        return f"{self.held:,} of {self.needed:,}"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a cell costs: seconds of pruning per calibration token, and so on; medians over finished cells."""
+
+    tokens_per_second: float
+    mean_tokens: float  # of one completion
+    pruning_per_token: float
+    evaluation_per_problem: float  # seconds beside generating: divergence, grading
+    overhead: float  # loading and the rest
+    source: str
+
+    def seconds(self, cell: Cell, problems: int, generated: int) -> float:
+        """Of this cell, with `generated` completions to be made that other cells will then share."""
+        completions = problems * cell.config.evaluation.repeats * (not cell.is_dense) + generated
+        generating = completions * self.mean_tokens / self.tokens_per_second
+        tokens = cell.config.calibration.tokens if cell.reads_calibration else 0
+        return self.overhead + self.pruning_per_token * tokens + self.evaluation_per_problem * problems + generating
+
+
+def show_plan(cells: Sequence[Cell]) -> None:
+    """Prints one line per cell and the sum; writes nothing."""
+    console, table = Console(soft_wrap=True), Table()
+    for column in ("cell", "would be", "rollouts in the cache", "dense samples in the cache", "seconds"):
+        table.add_column(column, overflow="fold", justify="left" if column in ("cell", "would be") else "right")
+    total, unknown, made, speed = 0.0, 0, set(), None
+    for cell, name in zip(cells, short([cell.name for cell in cells]), strict=True):
+        outcome = resume.planned(cell)
+        if outcome.status == "skipped" or "copied" in outcome.message:
+            table.add_row(name, "skipped" if outcome.status == "skipped" else "copied", "", "", "")
+            continue
+        shared, problems = (
+            held_in_cache(cell),
+            len(load_evaluation_problems(cell.config.evaluation)[: cell.config.limit]),
+        )
+        speed = measured(cell)
+        generated = sum(part.missing for part in shared if part and part.name not in made)
+        made |= {part.name for part in shared if part}
+        seconds = speed.seconds(cell, problems, generated) if speed else None
+        total, unknown = total + (seconds or 0), unknown + (seconds is None)
+        row = [str(part) if part else "–" for part in shared]
+        table.add_row(name, "run", *row, "–" if seconds is None else f"{seconds:.0f}")
+    console.print(table)
+    if total:
+        console.print(f"About {spoken(total)} one after another, {speed.source}.")
+    if unknown:
+        console.print(f"{unknown} cells without an estimate: no cell of their model has finished on this device yet.")
+
+
+def held_in_cache(cell: Cell) -> tuple[Held | None, Held | None]:
+    """The rollouts and the dense samples that the cell needs; None where it needs none, or nothing can be known yet."""
+    folder, config = resolve_model_dir(cell.config.model), cell.config
+    if folder is None:  # a hub id: its template is not here to be looked up by
+        return None, None
+    loaded = SimpleNamespace(
+        name=config.model.name,
+        revision=config.model.revision,
+        weights_hash=cell.identity["model"]["weights"],
+        think_end=config.model.think_end,
+        model=SimpleNamespace(dtype=config.model.dtype),
+    )
+    engine = SimpleNamespace(identity={"engine": config.engine.name}, batch_size=None)
+    template = template_of(folder, config.problems.instruction, config.model.think_end, config.model.trust_remote_code)
+    context = context_length(folder)
+    return held_rollouts(cell, engine, loaded, template, context), held_dense(cell, engine, loaded, template, context)
+
+
+@cache
+def template_of(folder: Path, instruction: str, think_end: str | None, remote_code: bool) -> Any:
+    from ssgr.models.load import read_tokenizer
+    from ssgr.traces.prompts import PromptTemplate
+
+    options = SimpleNamespace(trust_remote_code=remote_code)
+    return PromptTemplate(read_tokenizer(folder, options), instruction, think_end)
+
+
+def capped(options: Any, context: int) -> Any:
+    """As stages.lower_cap leaves them."""
+    return replace(options, max_new_tokens=min(options.max_new_tokens, context))
+
+
+def held_rollouts(cell: Cell, engine: Any, loaded: Any, template: Any, context: int) -> Held | None:
+    if not cell.reads_rollouts:
+        return None
+    config = capped(cell.config.rollouts, context)
+    problems = load_problems(cell.config.problems)[: config.problems]
+    needed = len(problems) * config.k
+    if config.name == "bundled":
+        return Held("shipped rollouts", needed, needed)
+    manifest = rollouts.make_manifest(engine, loaded, template, config, problem_set(cell.config.problems))
+    folder = rollouts.store_folder(cell.cache, manifest)
+    return Held(str(folder), rows_in(folder, problems, config.k), needed)
+
+
+def held_dense(cell: Cell, engine: Any, loaded: Any, template: Any, context: int) -> Held:
+    config = capped(cell.config.evaluation, context)
+    problems = load_evaluation_problems(config)[: cell.config.limit]
+    manifest = make_manifest(engine, loaded, template, config)
+    folder = cell.cache / "dense" / dense_key(manifest)
+    if not (folder / "manifest.json").is_file() and is_shipped(manifest):
+        folder = BUNDLED_SAMPLES
+    return Held(str(folder), rows_in(folder, problems, config.dense_repeats), len(problems) * config.dense_repeats)
+
+
+def rows_in(folder: Path, problems: Sequence[Any], k: int) -> int:
+    if not (folder / "manifest.json").is_file():
+        return 0
+    return len(TraceStore.open(folder).view(problems, k).traces)
+
+
+def measured(cell: Cell) -> Speed | None:
+    """From the finished cells of this model below runs_dir that ran on such a device, else from the model's card."""
+    device = device_of(cell.config.device)
+    weights = cell.identity["model"]["weights"]
+    found = [
+        result
+        for path in sorted(Path(cell.config.runs_dir).glob("*/*/result.json"))
+        if (result := read_result(path.parent)) and is_alike(result, weights, device)
+    ]
+    if found:
+        return speed_of(found, f"going by {len(found)} finished cells of this model on {device}")
+    card = json.loads(CARD.read_text(encoding="utf-8"))
+    kind = device.partition(",")[0]
+    if weights == card["weights"] and kind in card.get("speed", {}):
+        return Speed(**card["speed"][kind])
+    return None
+
+
+def is_alike(result: dict[str, Any], weights: Any, device: str) -> bool:
+    model = result["model"]
+    return model["weights"] == weights and model["device"] == device and result["sparsity"]["pattern"] != "dense"
+
+
+@cache
+def device_of(name: str) -> str:
+    from ssgr.stages import choose_device, device_name
+
+    return device_name(choose_device(name))
+
+
+def speed_of(results: Sequence[dict[str, Any]], source: str) -> Speed:
+    def middle(value: Callable[[dict[str, Any], dict[str, float]], float]) -> float:
+        return median(value(result, result["seconds"]) for result in results)
+
+    def metric(result: dict[str, Any], name: str) -> float:
+        task = result["config"]["evaluation"]["name"]
+        return result["metrics"].get(f"{task}/{name}") or 0.0
+
+    return Speed(
+        tokens_per_second=middle(lambda result, _: metric(result, "tokens_per_second") or 1.0),
+        mean_tokens=middle(lambda result, _: metric(result, "mean_tokens")),
+        pruning_per_token=middle(
+            lambda result, seconds: seconds["pruning"] / ((result["calibration"] or {}).get("tokens") or 1)
+        ),
+        evaluation_per_problem=middle(
+            lambda result, seconds: (
+                max(seconds["evaluation"] - metric(result, "seconds"), 0) / metric(result, "problems")
+            )
+        ),
+        overhead=middle(lambda _, seconds: 2 * seconds["total"] - sum(seconds.values())),
+        source=source,
+    )
