@@ -1,8 +1,8 @@
 """What a person is told when all cells of a call have ended, and the exit status that says whether they stand."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from rich.console import Console
@@ -47,7 +47,8 @@ def table(outcomes: Sequence[Outcome]) -> Table:
 def short(names: Sequence[str]) -> list[str]:
     """The cells' names without what all of them begin with, and without their hashes."""
     parts = [name.split("-")[:-1] for name in names]
-    common = len(os.path.commonprefix([part for part in parts if part]))
+    together = zip(*(part for part in parts if part), strict=False)
+    common = len(list(takewhile(lambda column: len(set(column)) == 1, together)))
     return ["-".join(part[common:] or part) for part in parts]
 
 

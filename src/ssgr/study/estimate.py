@@ -29,18 +29,16 @@ CARD = BUNDLED_MODEL.parent / "card.json"  # of the bundled model; its `speed` w
 
 @dataclass(frozen=True)
 class Held:
-    """What the cache holds of something that cells share: `name` tells which, rows count completions."""
+    """Completions that cells share: what they are, where they lie, how many are there of how many needed."""
 
-    name: str
+    what: str
+    where: str
     held: int
     needed: int
 
     @property
     def missing(self) -> int:
         return self.needed - self.held
-
-    def __str__(self) -> str:
-        return f"{self.held:,} of {self.needed:,}"
 
 
 @dataclass(frozen=True)
@@ -63,32 +61,39 @@ class Speed:
 
 
 def show_plan(cells: Sequence[Cell]) -> None:
-    """Prints one line per cell and the sum; writes nothing."""
-    console, table = Console(soft_wrap=True), Table()
-    for column in ("cell", "would be", "rollouts in the cache", "dense samples in the cache", "seconds"):
-        table.add_column(column, overflow="fold", justify="left" if column in ("cell", "would be") else "right")
-    total, unknown, made, speed = 0.0, 0, set(), None
+    """Prints one line per cell, what the cache holds of what they share, and the sum; writes nothing."""
+    table = Table()
+    for column in ("cell", "would be", "seconds"):
+        table.add_column(column, overflow="fold", justify="right" if column == "seconds" else "left")
+    total, unknown, parts, speed = 0.0, 0, {}, None
     for cell, name in zip(cells, short([cell.name for cell in cells]), strict=True):
-        outcome = resume.planned(cell)
-        if outcome.status == "skipped" or "copied" in outcome.message:
-            table.add_row(name, "skipped" if outcome.status == "skipped" else "copied", "", "", "")
+        becomes = fate(cell)
+        if becomes != "run":
+            table.add_row(name, becomes, "")
             continue
-        shared, problems = (
-            held_in_cache(cell),
-            len(load_evaluation_problems(cell.config.evaluation)[: cell.config.limit]),
-        )
-        speed = measured(cell)
-        generated = sum(part.missing for part in shared if part and part.name not in made)
-        made |= {part.name for part in shared if part}
-        seconds = speed.seconds(cell, problems, generated) if speed else None
-        total, unknown = total + (seconds or 0), unknown + (seconds is None)
-        row = [str(part) if part else "–" for part in shared]
-        table.add_row(name, "run", *row, "–" if seconds is None else f"{seconds:.0f}")
+        shared, speed = [part for part in held_in_cache(cell) if part], measured(cell) or speed
+        problems = len(load_evaluation_problems(cell.config.evaluation)[: cell.config.limit])
+        generated = sum(part.missing for part in shared if part.where not in parts)
+        parts |= {part.where: part for part in shared}
+        seconds = speed.seconds(cell, problems, generated) if speed else 0.0
+        total, unknown = total + seconds, unknown + (speed is None)
+        table.add_row(name, becomes, f"{seconds:.0f}" if speed else "–")
+    console = Console(soft_wrap=True)
     console.print(table)
-    if total:
+    for part in parts.values():
+        console.print(f"{part.what} there already: {part.held:,} of {part.needed:,} completions")
+    if speed:
         console.print(f"About {spoken(total)} one after another, {speed.source}.")
     if unknown:
         console.print(f"{unknown} cells without an estimate: no cell of their model has finished on this device yet.")
+
+
+def fate(cell: Cell) -> str:
+    """skipped | copied | run."""
+    outcome = resume.planned(cell)
+    if outcome.status == "skipped":
+        return "skipped"
+    return "copied" if "copied" in outcome.message else "run"
 
 
 def held_in_cache(cell: Cell) -> tuple[Held | None, Held | None]:
@@ -130,10 +135,10 @@ def held_rollouts(cell: Cell, engine: Any, loaded: Any, template: Any, context: 
     problems = load_problems(cell.config.problems)[: config.problems]
     needed = len(problems) * config.k
     if config.name == "bundled":
-        return Held("shipped rollouts", needed, needed)
+        return Held("rollouts", "shipped", needed, needed)
     manifest = rollouts.make_manifest(engine, loaded, template, config, problem_set(cell.config.problems))
     folder = rollouts.store_folder(cell.cache, manifest)
-    return Held(str(folder), rows_in(folder, problems, config.k), needed)
+    return Held("rollouts", str(folder), rows_in(folder, problems, config.k), needed)
 
 
 def held_dense(cell: Cell, engine: Any, loaded: Any, template: Any, context: int) -> Held:
@@ -143,7 +148,8 @@ def held_dense(cell: Cell, engine: Any, loaded: Any, template: Any, context: int
     folder = cell.cache / "dense" / dense_key(manifest)
     if not (folder / "manifest.json").is_file() and is_shipped(manifest):
         folder = BUNDLED_SAMPLES
-    return Held(str(folder), rows_in(folder, problems, config.dense_repeats), len(problems) * config.dense_repeats)
+    held = rows_in(folder, problems, config.dense_repeats)
+    return Held("dense samples", str(folder), held, len(problems) * config.dense_repeats)
 
 
 def rows_in(folder: Path, problems: Sequence[Any], k: int) -> int:
