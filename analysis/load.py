@@ -114,9 +114,8 @@ def find_cells(
     sources = [source] if isinstance(source, str | Path) else list(source)
     found: dict[tuple[str, str], StoredCell] = {}
     left_out: list[str] = []
-    for one in sorted(sources, key=lambda one: wandb_source.project_path(one) is not None):
-        path = wandb_source.project_path(one)
-        cells, complaints = wandb_source.find(path, study, refresh) if path else _find_on_disk(one, study)
+    for one in sorted(sources, key=wandb_source.is_project):
+        cells, complaints = (wandb_source.find if wandb_source.is_project(one) else _find_on_disk)(one, study, refresh)
         left_out += complaints
         for cell in cells:
             taken = found.setdefault((cell.study, cell.cell), cell)
@@ -170,7 +169,7 @@ class DiskCell:
         return self.result["sparsity"]["pattern"] == "dense"
 
 
-def _find_on_disk(source: Source, study: str | None) -> tuple[list[DiskCell], list[str]]:
+def _find_on_disk(source: Source, study: str | None, refresh: bool) -> tuple[list[DiskCell], list[str]]:
     source = Path(source)
     if not source.is_dir():
         raise NoRunsDirectory(f"no runs directory {source}")

@@ -191,7 +191,7 @@ def table_of(rows: pa.Table | list[dict[str, Any]], schema: pa.Schema) -> pa.Tab
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
     if kind == TEXT:
-        values = [None if value is None else str(value) for value in values]
+        values = [None if value is None or value != value else str(value) for value in values]  # NaN is none too
     elif kind == REAL:
         values = [number(value) for value in values]
     try:

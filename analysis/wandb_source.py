@@ -25,6 +25,7 @@ JOB_TYPES = ("prune", "dense")
 TABLES = {"samples": "outcomes", "divergence": "divergence"}  # as the run calls them
 TABLE_ROWS = 10_000  # W&B's limit for a table's file
 GROUPS = ("dense", "sparsity", "calibration", "seconds", "model", "environment", "pruning")  # of the summary's names
+WANDB_OPTIONS = ("_wandb", "wandb_version")  # in a run's config, of wandb's own
 PER_PAGE = 100  # runs of one page of the list
 BATCH = 50  # runs whose config and summary are fetched at once
 HISTORY_ROWS = 10_000
@@ -44,25 +45,28 @@ PROBLEMS = {  # in what wandb says: what it means
 }
 
 
-def project_path(source: str | Path) -> str | None:
-    """entity/project where the source is a W&B project, None where it is a directory; UserError for neither."""
+def is_project(source: str | Path) -> bool:
+    """Whether a source is a W&B project: it says so, or it is written entity/project and is no directory."""
     if not isinstance(source, str):
-        return None
-    if source.startswith("wandb:"):
-        path = source.removeprefix("wandb:")
-        if path.count("/") != 1 or not all(path.split("/")):
-            raise UserError(f"{source}: a W&B project is written wandb:entity/project")
-        return path
+        return False
     looks_like_one = re.fullmatch(r"[^/.~][^/]*/[^/]+", source)
-    return source if looks_like_one and not Path(source).is_dir() else None
+    return source.startswith("wandb:") or bool(looks_like_one and not Path(source).is_dir())
 
 
-def find(path: str, study: str | None, refresh: bool) -> tuple[list["WandbCell"], list[str]]:
+def project_path(source: str) -> str:
+    """entity/project; UserError where the source names none."""
+    path = source.removeprefix("wandb:")
+    if path.count("/") != 1 or not all(path.split("/")):
+        raise UserError(f"{source}: a W&B project is written wandb:entity/project")
+    return path
+
+
+def find(source: str, study: str | None, refresh: bool) -> tuple[list["WandbCell"], list[str]]:
     """The finished cells among a project's runs (of one study), and a line for each run that holds none."""
-    project = Project(path)
+    project = Project(source)
     left_out, found, to_fetch = [], {}, []
     for run in project.runs(study, left_out):
-        name = f"{run.name} (wandb:{path}/{run.id})"
+        name = f"{run.name} (wandb:{project.path}/{run.id})"
         if run.state not in ("finished", "running"):
             left_out.append(f"{name} is left out: its run has {run.state}")
             continue
@@ -92,11 +96,14 @@ def find(path: str, study: str | None, refresh: bool) -> tuple[list["WandbCell"]
 class Project:
     """One project of W&B, asked through wandb's public Api; every failure of that is a UserError of one line."""
 
-    def __init__(self, path: str):
-        self.path = path
+    def __init__(self, source: str):
+        self.path = project_path(source)
+        self.name = f"W&B project {self.path}"
+        if not source.startswith("wandb:"):
+            self.name += " (no directory is called that)"
         with self.failures():
             self.api = connect()
-        self.cache = cache_root(None) / "wandb" / path
+        self.cache = cache_root(None) / "wandb" / self.path
 
     def runs(self, study: str | None, left_out: list[str]) -> list["wandb.apis.public.Run"]:
         """The runs without their config and summary, page by page, each once."""
@@ -114,10 +121,14 @@ class Project:
         """config and summary of these runs."""
         found = {}
         for start in range(0, len(ids), BATCH):
+            filters = {"name": {"$in": ids[start : start + BATCH]}}
             with self.failures():
-                filters = {"name": {"$in": ids[start : start + BATCH]}}
-                for run in self.api.runs(self.path, filters=filters, per_page=BATCH, lazy=False):
-                    found[run.id] = {"config": run.config, "summary": run.summary_metrics}
+                pages = self.api.runs(self.path, filters=filters, per_page=BATCH, lazy=False)
+                nodes = list(nodes_of(pages))
+            for node in nodes:
+                config = json.loads(node["config"] or "{}")
+                config = {name: option["value"] for name, option in config.items() if name not in WANDB_OPTIONS}
+                found[node["name"]] = {"config": config, "summary": json.loads(node["summaryMetrics"] or "{}")}
         return found
 
     def state(self, run: "wandb.apis.public.Run") -> dict[str, Any]:
@@ -132,7 +143,20 @@ class Project:
         except UserError:
             raise
         except Exception as error:  # wandb has no common class for them
-            raise UserError(f"W&B project {self.path}: {explain(error)}") from error
+            raise UserError(f"{self.name}: {explain(error)}") from error
+
+
+def nodes_of(pages: "wandb.apis.public.Runs") -> Iterator[dict[str, Any]]:
+    """The runs as the server sent them.
+
+    wandb 0.31 takes the config of a run that it did not load lazily apart twice: {"name": "s50", "value": 0.5}, our
+    sparsity, comes out of `run.config` as 0.5.
+    """
+    response = None
+    for _ in pages:
+        if pages.last_response is not response:
+            response = pages.last_response
+            yield from (edge["node"] for edge in response["project"]["runs"]["edges"])
 
 
 def connect() -> "wandb.Api":
@@ -148,7 +172,7 @@ def connect() -> "wandb.Api":
                 setattr(settings, name, value)
         server = wandb.env.get_base_url(settings.base_url)
         if wbauth.authenticate_session(host=server, source="analysis", prompt=False, update_session=False) is None:
-            raise UserError("no API key configured")
+            raise LookupError("no API key")
         return wandb.Api(timeout=TIMEOUT)  # takes a copy of the settings
     finally:
         for name, value in before.items():
