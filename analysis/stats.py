@@ -96,8 +96,9 @@ def contrast(
     Variance: (Var_p(d_p) − Σ w² MS_residual / S) / P, at least 0, of problems and problem x arm, with d_p the
     contrast of the arms' means on problem p, plus Σ w² MS_seed / (S P) of seeds and chance. A seed variance that comes
     out negative is left so: cut off at 0, the intervals of arms whose seeds do not differ hold the truth too often.
-    Degrees of freedom by Satterthwaite (1946); there MS_seed counts for no less than MS_residual, its expectation
-    where seeds do not differ.
+    Degrees of freedom by Satterthwaite (1946), with two cautions where seeds are few and happen to lie close, which
+    promises more degrees of freedom than there are: MS_seed counts (S + 1) / (S − 1) times, and for no less than
+    MS_residual, its expectation where seeds do not differ. tests/benchmarks/coverage.py measures what this holds.
 
     With a single seed in an arm: a percentile bootstrap over problems from a fixed generator; its p is the share of
     resamples on the other side of 0 (doubled if two-sided), the level at which the interval reaches 0. It speaks of
@@ -223,10 +224,10 @@ def _variance(per_problem: np.ndarray, drawn: Sequence[tuple[np.ndarray, float]]
     scale = np.array([weight**2 for _, weight in drawn]) / (seeds * problems)
     between, residual = squares[:, 0] * scale, squares[:, 1] * scale
     shared = max(base - residual.sum(), 0.0)
-    at_least = np.maximum(between, residual)
-    spread = base**2 / (problems - 1) + (at_least**2 / (seeds - 1)).sum()
+    cautious = np.maximum(between * (seeds + 1) / (seeds - 1), residual)
+    spread = base**2 / (problems - 1) + (cautious**2 / (seeds - 1)).sum()
     spread += (residual**2 / ((seeds - 1) * (problems - 1))).sum()
-    df = (shared + at_least.sum()) ** 2 / spread if spread > 0 else problems - 1
+    df = (shared + cautious.sum()) ** 2 / spread if spread > 0 else problems - 1
     return float(shared + between.sum()), float(df)
 
 
