@@ -27,7 +27,7 @@ class Estimate:
     """A value with its standard error and interval, and p against 0 under `alternative`.
 
     A one-sided alternative has a one-sided interval (`high` is inf for greater, `low` is -inf for less), so that the
-    interval excludes 0 exactly where p < 1 - confidence. `df` is NaN where no t distribution was used.
+    interval excludes 0 exactly where p < level. `df` is NaN where no t distribution was used.
     """
 
     value: float
@@ -41,6 +41,11 @@ class Estimate:
     seeds: tuple[int, ...]  # of each arm, in order; 0 for a model that no seed chose
     confidence: float = 0.95
     alternative: str = "two-sided"
+
+    @property
+    def level(self) -> float:
+        """Of a test: p below it is a finding."""
+        return round(1 - self.confidence, 12)  # 0.05, which 1 - 0.95 is not
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,7 @@ def inverted_u(
     alternative = "greater" if better == "higher" else "less"
     rise, fall = (difference(middle, end, confidence, alternative) for end in (low, high))
     p = max(rise.p, fall.p)
-    return InvertedU(rise, fall, p, p < 1 - confidence, better)
+    return InvertedU(rise, fall, p, p < rise.level, better)
 
 
 def components(arm: np.ndarray) -> Components:
