@@ -19,11 +19,10 @@ import pyarrow.parquet as pq
 import yaml
 
 from analysis import wandb_source
-from analysis.rows import DIVERGENCE, HISTORY, RUNS, SAMPLES, options, run_rows, table_of
+from analysis.rows import DIVERGENCE, HISTORY, RUNS, SAMPLES, SCHEMA_VERSIONS, options, run_rows, table_of
 from ssgr.errors import UserError
 from ssgr.progress import track
 
-SCHEMA_VERSIONS = (1,)
 READERS = 8  # tables that are read or fetched at the same time
 
 Source = str | Path

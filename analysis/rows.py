@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from ssgr.cell import difficulty_labels, length_labels
 
+SCHEMA_VERSIONS = (1,)  # of result.json, that are understood
 METRICS = (
     "accuracy",
     "accuracy_se",

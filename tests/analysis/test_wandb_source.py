@@ -3,18 +3,28 @@
 import pandas as pd
 import pytest
 import wandb
+from command_line import QUICK, ssgr
 from stored_cells import write_stored_cell
 from wandb_server import ENTITY, KEY, PROJECT, WandbServer
 
-from analysis import load_divergence, load_histories, load_runs, load_samples, wandb_source
+from analysis import load_divergence, load_histories, load_runs, load_samples, wandb_project
+from ssgr import tracking
 from ssgr.errors import UserError
 
 SOURCE = f"{ENTITY}/{PROJECT}"
 LOADERS = (load_runs, load_samples, load_divergence, load_histories)
 
 
+@pytest.fixture
+def own_session():
+    """wandb keeps a process' first server and login for all its runs: not those of other tests, not for other tests."""
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
 @pytest.fixture(scope="module", autouse=True)
-def wandb_process():
+def no_session():
     wandb.teardown()
     yield
     wandb.teardown()
@@ -70,6 +80,19 @@ def test_w_and_b_gives_what_the_directory_gives(served, runs, load, study):
     pd.testing.assert_frame_equal(here, there)
 
 
+def test_what_cells_send_to_w_and_b_comes_back_as_what_they_left_on_disk(own_session, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "_unreachable", False)
+    options = f"{QUICK} study=sent".replace("tracking=disabled", "tracking=wandb")
+    for line in (f"{options} pruner=sparsegpt pruner.measure_error=true", f"{options} pruner=none"):
+        assert ssgr(line, tmp_path).status == 0
+    assert [run["state"] for run in server.runs] == ["finished"] * 2
+    for load in LOADERS:
+        here, there = load(tmp_path / "runs"), load(SOURCE)
+        here, there = (frame.drop(columns="folder", errors="ignore") for frame in (here, there))
+        assert here["cell"].nunique() == (2 if load in (load_runs, load_samples) else 1)
+        pd.testing.assert_frame_equal(here, there)
+
+
 def test_nothing_is_said_and_the_process_keeps_its_settings(served, capfd):
     patience = ("x_graphql_retry_max", "x_graphql_timeout_seconds", "x_file_transfer_retry_max", "silent")
     before = [getattr(wandb.setup().settings, name) for name in patience]
@@ -122,8 +145,8 @@ def test_a_run_that_was_updated_since_is_fetched_again(served):
 
 
 def test_a_large_project_is_read_page_by_page(served, runs, monkeypatch):
-    monkeypatch.setattr(wandb_source, "PER_PAGE", 2)
-    monkeypatch.setattr(wandb_source, "BATCH", 3)
+    monkeypatch.setattr(wandb_project, "PER_PAGE", 2)
+    monkeypatch.setattr(wandb_project, "BATCH", 3)
     write_stored_cell(runs, "a", "fifth")
     served.add(runs / "a" / "fifth")
     assert sorted(load_runs(SOURCE)["cell"]) == ["fifth", "first", "fourth", "second", "third"]
@@ -138,7 +161,7 @@ def test_a_running_run_is_loaded_if_it_has_a_result_and_never_kept(served, runs,
     loaded = load_runs(SOURCE)
     assert loaded["cell"].tolist() == ["first", "fourth"]
     left_out = [
-        f"third (wandb:{SOURCE}/id002) is left out: its run has crashed",
+        f"third (wandb:{SOURCE}/id002) is left out: the state of its run is crashed",
         f"second (wandb:{SOURCE}/id001) is left out: it is still running",
     ]
     assert loaded.attrs["left_out"] == left_out and capsys.readouterr().err.splitlines() == left_out
@@ -149,10 +172,13 @@ def test_a_running_run_is_loaded_if_it_has_a_result_and_never_kept(served, runs,
     assert asked_since(served, count)[:3] == ["Runs", "Runs", "RunFiles"]
 
 
-def test_a_finished_run_without_a_result_is_said(served, capsys):
+def test_runs_without_a_result_or_of_an_unknown_version_are_said(served, capsys):
     del served.runs[0]["summary"]["status"]
-    assert "first" not in load_runs(SOURCE)["cell"].tolist()
-    assert f"first (wandb:{SOURCE}/id000) is left out: its run holds no finished result" in capsys.readouterr().err
+    served.runs[1]["summary"]["schema_version"] = 99
+    assert load_runs(SOURCE)["cell"].tolist() == ["third", "fourth"]
+    said = capsys.readouterr().err
+    assert f"first (wandb:{SOURCE}/id000) is left out: its run holds no finished result" in said
+    assert f"second (wandb:{SOURCE}/id001) is left out: schema version 99" in said
 
 
 @pytest.mark.parametrize("name", ["run.json", "samples.json", "manifest.json"])
@@ -187,6 +213,15 @@ def test_tables_that_are_cut_missing_or_damaged_are_said_and_left_out(served, ru
     said = capsys.readouterr().err
     assert "first" in said and "holds 11 of 12 outcomes" in said
     assert "its run has no table outcomes" in said and "that is whole" in said
+
+
+def test_a_file_that_is_gone_costs_its_own_cell_only(served, runs, capsys):
+    gone, file = served.runs[0]["summary"]["outcomes"]["path"], served.file
+    served.file = lambda path: None if path.endswith(gone) else file(path)
+    pd.testing.assert_frame_equal(
+        load_samples(SOURCE), load_samples(runs).query("cell != 'first'").reset_index(drop=True)
+    )
+    assert f"no file {gone}" in capsys.readouterr().err
 
 
 def test_of_a_run_that_was_pruned_twice_the_last_history_counts(served, runs):
@@ -249,7 +284,7 @@ def test_no_network_is_one_line(served, monkeypatch):
 
 
 def test_a_server_that_does_not_answer_is_one_line(served, monkeypatch):
-    monkeypatch.setattr(wandb_source, "TIMEOUT", 1)
+    monkeypatch.setattr(wandb_project, "TIMEOUT", 1)
     served.stalls = True
     assert "cannot be reached" in one_line(SOURCE)
 

@@ -1,4 +1,7 @@
-"""A stand-in for W&B on the loopback: it answers the GraphQL that the installed wandb client sends for one project."""
+"""A stand-in for W&B on the loopback: it speaks what the installed wandb client speaks, for one project.
+
+Runs are put into it by `add`, or by wandb itself: what it needs to open a run, to stream into it and to send its files.
+"""
 
 import hashlib
 import io
@@ -32,16 +35,26 @@ class WandbServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                if self.path != "/graphql":  # the client's own measurements
-                    return self.reply(200, b"{}")
-                if server.stalls:
-                    server._closed.wait(20)
-                return self.reply(server.status, json.dumps(server.answer(json.loads(body))).encode())
+                body = self.body()
+                if self.path.endswith("/file_stream"):
+                    server.stream(self.path, json.loads(body))
+                elif self.path == "/graphql":
+                    if server.stalls:
+                        server._closed.wait(20)
+                    return self.reply(server.status, json.dumps(server.answer(json.loads(body))).encode())
+                return self.reply(200, b"{}")  # other paths: the client's own measurements
+
+            def do_PUT(self) -> None:
+                _, name, file = self.path.lstrip("/").split("/", 2)
+                server.run(name)["files"][file] = self.body()
+                self.reply(200, b"")
 
             def do_GET(self) -> None:
                 data = server.file(self.path)
                 self.reply(404 if data is None else 200, data or b"")
+
+            def body(self) -> bytes:
+                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
             def reply(self, status: int, data: bytes) -> None:
                 self.send_response(status)
@@ -99,7 +112,7 @@ class WandbServer:
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
         query, variables = body["query"], body.get("variables") or {}
-        operation = re.search(r"query (\w+)", query)[1]
+        operation = re.search(r"(?:query|mutation) (\w+)", query)[1]
         self.asked.append(operation)
         if operation in self.errors:
             return {"data": None, "errors": [{"message": self.errors[operation], "path": []}]}
@@ -107,14 +120,55 @@ class WandbServer:
             teams = {"edges": []}
             viewer = {"id": "u", "entity": ENTITY, "username": "me", "email": "", "flags": "{}", "teams": teams}
             return {"data": {"viewer": viewer}}
+        if operation in ("RunResumeStatus", "UpsertBucket", "CreateRunFiles"):
+            return {"data": getattr(self, f"_{operation}")(variables)}
+        if operation not in ("Runs", "RunFullHistory", "RunFiles"):  # tables are sent as artifacts too: not needed
+            return {"data": None, "errors": [{"message": f"no {operation} here", "path": []}]}
         if (variables["entity"], variables["project"]) != (ENTITY, PROJECT):
             return {"data": {"project": None}}
         return {"data": {"project": getattr(self, f"_{operation}")(variables, query)}}
 
+    def run(self, name: str) -> dict[str, Any]:
+        return next(run for run in self.runs if run["name"] == name)
+
     def file(self, path: str) -> bytes | None:
         _, name, file = path.lstrip("/").split("/", 2)
         self.asked.append(file)
-        return next(run for run in self.runs if run["name"] == name)["files"].get(file)
+        return self.run(name)["files"].get(file)
+
+    def stream(self, path: str, body: dict[str, Any]) -> None:
+        """A part of a run's history, its summary so far, or its end."""
+        run = self.run(path.split("/")[-2])
+        for name, part in body.get("files", {}).items():
+            rows = [json.loads(line) for line in part["content"]]
+            if name == "wandb-history.jsonl":
+                run["history"][part["offset"] :] = rows
+            elif name == "wandb-summary.json":
+                run["summary"] = rows[-1]
+        if body.get("complete"):
+            run["state"] = "failed" if body["exitcode"] else "finished"
+
+    def _RunResumeStatus(self, variables: dict[str, Any]) -> dict[str, Any]:
+        return {"model": {"id": "1", "name": PROJECT, "entity": {"id": "1", "name": ENTITY}, "bucket": None}}
+
+    def _UpsertBucket(self, variables: dict[str, Any]) -> dict[str, Any]:
+        named = {"displayName": "displayName", "group": "groupName", "jobType": "jobType"}
+        run = next((run for run in self.runs if run["name"] == variables["name"]), None)
+        if run is None:
+            run = {"id": "1", "name": variables["name"], "summary": {}, "history": [], "files": {}, "state": "running"}
+            run |= {"heartbeatAt": "2025-11-24T12:00:00", "createdAt": "2025-11-24T10:00:00"}
+            run |= {name: variables[asked] for name, asked in named.items()}
+            self.runs.append(run)
+        run["config"] = {name: option["value"] for name, option in json.loads(variables["config"]).items()}
+        project = {"id": "1", "name": PROJECT, "entity": {"id": "1", "name": ENTITY}}
+        bucket = {name: run[name] for name in ("id", "name", "displayName")} | {"project": project}
+        bucket |= {"config": variables["config"], "description": "", "sweepName": "", "historyLineCount": 0}
+        return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+
+    def _CreateRunFiles(self, variables: dict[str, Any]) -> dict[str, Any]:
+        urls = {name: f"{self.url}/files/{variables['run']}/{name}" for name in variables["files"]}
+        files = [{"name": name, "uploadUrl": url} for name, url in urls.items()]
+        return {"createRunFiles": {"runID": "1", "uploadHeaders": [], "files": files}}
 
     def _Runs(self, variables: dict[str, Any], query: str) -> dict[str, Any]:
         filters = json.loads(variables["filters"])
@@ -128,18 +182,15 @@ class WandbServer:
         return project | {"runs": {"edges": edges, "pageInfo": info}}
 
     def _RunFullHistory(self, variables: dict[str, Any], query: str) -> dict[str, Any]:
-        rows = [json.dumps({"_step": step, **row}) for step, row in enumerate(self._run(variables)["history"])]
+        rows = [json.dumps({"_step": step, **row}) for step, row in enumerate(self.run(variables["name"])["history"])]
         return {"run": {"history": rows[: variables["samples"]]}}
 
     def _RunFiles(self, variables: dict[str, Any], query: str) -> dict[str, Any]:
-        run = self._run(variables)
+        run = self.run(variables["name"])
         names = [name for name in run["files"] if name in variables["fileNames"]]
         edges = [{"node": self._file_node(run, name), "cursor": name} for name in names]
         files = {"edges": edges, "pageInfo": {"endCursor": None, "hasNextPage": False}}
         return {"internalId": "1", "run": {"fileCount": len(run["files"]), "files": files}}
-
-    def _run(self, variables: dict[str, Any]) -> dict[str, Any]:
-        return next(run for run in self.runs if run["name"] == variables["name"])
 
     def _file_node(self, run: dict[str, Any], name: str) -> dict[str, Any]:
         url = f"{self.url}/files/{run['name']}/{name}"
