@@ -1,80 +1,156 @@
-"""`python -m analysis --runs runs [--study NAME]`: every finished cell as one Markdown table."""
+"""The analysis from the command line.
+
+python -m analysis                                  every finished cell as one Markdown table
+python -m analysis length_effect                    one figure; `all` draws whatever the runs allow
+python -m analysis keep --study NAME --out DIR      what is needed of finished cells, small enough to publish
+"""
 
 import argparse
 import sys
+from pathlib import Path
+from typing import NoReturn
 
 import pandas as pd
 
-from analysis.load import load_runs
+from analysis import load_divergence, load_runs, load_samples
+from analysis.table import markdown
+from ssgr.errors import UserError
 
 
-def markdown(runs: pd.DataFrame) -> str:
-    """Accuracies with their standard errors, n and k, and the divergence beside them; dense models first."""
-    lines = [
-        "| model, task | pruner | calibrated on | tokens | seed | accuracy ± se | n × k | mean tokens | cut | KL |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for _, group in runs.groupby(["model", "task", "dense_accuracy", "dense_problems"], sort=True, dropna=False):
-        dense = {name.removeprefix("dense_"): value for name, value in group.iloc[0].items() if "dense_" in name}
-        lines.append(_line(group.iloc[0], dense, "dense"))
-        for _, run in group[group["pattern"] != "dense"].sort_values(["pruner", "sparsity", "kl"]).iterrows():
-            pattern = "" if run["pattern"] == "unstructured" else f" {run['pattern']}"
-            pruner = f"{run['pruner']} {100 * run['sparsity']:.3g}%{pattern}"
-            if pd.isna(run["tokens"]):
-                lines.append(_line(run, run, pruner, "nothing"))
-            else:
-                lines.append(_line(run, run, pruner, _source(run), f"{run['tokens']:,.0f}", f"{run['seed']:.0f}"))
-    return "\n".join(lines)
+class Parser(argparse.ArgumentParser):
+    """One line for a wrong option, not two."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help lists what there is)")
 
 
-def _source(run) -> str:
-    """What a cell was calibrated on: the source, and whatever is not its default."""
-    parts = [run["calibration"]]
-    parts += [run[name] for name in ("difficulty", "length") if run[name] != "all"]
-    if run["correctness"] == "any":
-        parts.append("right or wrong")
-    elif run["correctness"] == "incorrect":
-        parts.append("wrong")
-    if run["token_weights"] != "all":
-        parts.append(f"weights {run['token_weights']}")
-    return ", ".join(parts)
+def parser() -> Parser:
+    found = Parser(prog="python -m analysis", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("name", nargs="?", default="table", metavar="NAME", help="table | all | keep | a figure's name")
+    found.add_argument("--runs", action="append", help="a runs directory, or entity/project of W&B; may be repeated")
+    found.add_argument("--study", action="append", help="read this study instead of the one of the figure's name")
+    found.add_argument("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only these cells")
+    found.add_argument("--out", type=Path, default=Path("figures"), help="where files are written (default: figures)")
+    found.add_argument("--width", choices=("one", "two"), default="one", help="columns (default: one, 3.3 inches)")
+    found.add_argument("--refresh", action="store_true", help="fetch anew what is cached of W&B")
+    found.add_argument("--histories", action="store_true", help="keep: with prune_report.json")
+    return found
 
 
-def _line(about, metrics, pruner: str, source: str = "", tokens: str = "", seed: str = "") -> str:
-    kl = metrics.get("kl")
-    divergence = "" if kl is None or pd.isna(kl) else f"{kl:.4f}"
-    if divergence and not pd.isna(metrics.get("kl_se")):
-        divergence += f" ± {metrics['kl_se']:.4f}"
-    cells = [
-        f"{about['model']}, {about['task']}",
-        pruner,
-        source,
-        tokens,
-        seed,
-        f"{metrics['accuracy']:.3f} ± {metrics['accuracy_se']:.3f}",
-        f"{int(metrics['problems']):,} × {int(metrics['repeats'])}",
-        f"{metrics['mean_tokens']:.0f}",
-        f"{metrics['truncated']:.1%}",
-        divergence,
-    ]
-    return "| " + " | ".join(cells) + " |"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__.split(": ")[1])
-    parser.add_argument("--runs", default="runs", help="the runs directory (default: runs)")
-    parser.add_argument("--study", help="only this study")
-    options = parser.parse_args()
+def main(arguments: list[str] | None = None) -> int:
+    """0; 2 with one line on standard error for anything that the user can set right."""
     try:
-        runs = load_runs(options.runs, options.study)
-    except FileNotFoundError as error:
+        options = parser().parse_args(arguments)
+        options.runs = options.runs or ["runs"]
+        if options.name == "table":
+            return print_table(options)
+        if options.name == "keep":
+            return keep_cells(options)
+        return draw_all(options) if options.name == "all" else draw_one(options)
+    except (UserError, OSError) as error:
         print(f"analysis: {error}", file=sys.stderr)
         return 2
-    if runs.empty:
-        print(f"analysis: no finished cells in {options.runs}", file=sys.stderr)
-        return 1
+
+
+def print_table(options: argparse.Namespace) -> int:
+    runs = load(options)
+    report(runs, options)
     print(markdown(runs))
     return 0
+
+
+def keep_cells(options: argparse.Namespace) -> int:
+    from analysis.keep import keep
+
+    folders = keep(options.runs, options.study or [], options.out, options.histories)
+    size = sum(path.stat().st_size for folder in folders for path in folder.iterdir())
+    print(f"{len(folders)} cells in {options.out}, {size / len(folders) / 1000:.1f} kB each")
+    return 0
+
+
+def draw_one(options: argparse.Namespace) -> int:
+    from analysis.figures import ANY_STUDY, FIGURES
+
+    FIGURES.get(options.name)  # an unknown name, before anything is read
+    if options.study is None and options.name not in ANY_STUDY:
+        options.study = [options.name]
+    runs = load(options)
+    report(runs, options)
+    draw_and_save(options.name, data_of(runs, options), options)
+    return 0
+
+
+def draw_all(options: argparse.Namespace) -> int:
+    """Every figure that the runs allow, and one line for each that they do not; 2 where there was none."""
+    from analysis.figures import ANY_STUDY, FIGURES
+
+    runs = load(options)
+    report(runs, options)
+    data, drawn = data_of(runs, options), 0
+    for name in FIGURES.names():
+        part = data if name in ANY_STUDY else data.of(name)
+        try:
+            if part.runs.empty:
+                raise UserError(f"no finished cell of a study named {name}")
+            draw_and_save(name, part, options)
+            drawn += 1
+        except UserError as error:
+            print(f"{name} is not drawn: {error}", file=sys.stderr)
+    return 0 if drawn else 2
+
+
+def load(options: argparse.Namespace) -> pd.DataFrame:
+    """The runs that were asked for; UserError where there is none."""
+    where = {}
+    for part in options.where:
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise UserError(f"--where {part}: must be KEY=VALUE")
+        where[key] = value
+    studies = options.study or [None]
+    runs = load_runs(options.runs, studies[0] if len(studies) == 1 else None, where=where, refresh=options.refresh)
+    left_out = runs.attrs.get("left_out", [])
+    if len(studies) > 1:
+        runs = runs[runs["study"].isin(studies)]
+    runs.attrs["left_out"] = left_out
+    if runs.empty:
+        asked = [
+            f" of {' or '.join(options.study)}" * bool(options.study),
+            f" with {' '.join(options.where)}" * bool(where),
+        ]
+        raise UserError(f"no finished cells{''.join(asked)} in {', '.join(options.runs)}")
+    return runs
+
+
+def data_of(runs: pd.DataFrame, options: argparse.Namespace):
+    from analysis.arms import Data
+
+    study = options.study[0] if options.study and len(options.study) == 1 else None
+    samples = load_samples(options.runs, study, refresh=options.refresh)
+    return Data(runs, samples, load_divergence(options.runs, study, refresh=options.refresh))
+
+
+def report(runs: pd.DataFrame, options: argparse.Namespace) -> None:
+    """What is wrong with the runs, one line each, on standard error."""
+    try:
+        from analysis.reports import problems
+    except ImportError:
+        return
+    for line in problems(runs, options.runs):
+        print(line, file=sys.stderr)
+
+
+def draw_and_save(name: str, data, options: argparse.Namespace) -> None:
+    from analysis.figures import draw
+    from analysis.style import save
+
+    drawing = draw(name, data, options.width)
+    for line in drawing.notes:
+        print(f"{name}: {line}", file=sys.stderr)
+    for line in drawing.findings:
+        print(f"- {line}")
+    paths = save(drawing, options.out)
+    print(f"{paths[0].with_suffix('')}.{{{','.join(path.suffix[1:] for path in paths)}}}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,223 @@
+"""From cells to arms: what was measured, as arrays [seeds, problems] that share their problems.
+
+An arm is everything that differs in nothing but the calibration seed. Whatever else differs is either named as what
+the arms are told apart `by`, or refused in one line: nothing is averaged away.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.comparable import SETTINGS, common_seeds, groups, refuse_duplicates, refuse_mixtures
+from ssgr.errors import UserError
+
+
+@dataclass(frozen=True)
+class Data:
+    """What was loaded: one row per cell and task, per problem and repeat, per held-out dense sample."""
+
+    runs: pd.DataFrame
+    samples: pd.DataFrame
+    divergence: pd.DataFrame
+
+    def of(self, study: str) -> "Data":
+        """The same of one study; samples of cells that `runs` no longer holds are never looked at."""
+        return Data(self.runs[self.runs["study"] == study], self.samples, self.divergence)
+
+    @property
+    def studies(self) -> list[str]:
+        return sorted(self.runs["study"].unique()) if len(self.runs) else []
+
+
+@dataclass(frozen=True)
+class Arm:
+    """`accuracy` and `generated` (tokens) are [seeds, problems], means over repeats; so is `kl`, None where a cell of
+    the arm has no divergence table. `values` says what the arm is, `cells` and `seeds` run along the first axis."""
+
+    values: dict[str, Any]
+    accuracy: np.ndarray
+    generated: np.ndarray
+    kl: np.ndarray | None
+    seeds: tuple[int | None, ...]
+    cells: tuple[str, ...]
+    runs: pd.DataFrame = field(repr=False, compare=False)
+
+    @property
+    def key(self) -> tuple:
+        return tuple(self.values.values())
+
+    def measure(self, name: str) -> np.ndarray | None:
+        """As stats.py wants it: [seeds, problems], or [problems] where no calibration seed had a say (magnitude)."""
+        values = {"accuracy": self.accuracy, "kl": self.kl, "generated": self.generated}[name]
+        return values[0] if values is not None and self.seeds == (None,) else values
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The dense model: its accuracy with the standard error over problems, from `repeats` samples of each, and,
+    where a divergence table tells it, the accuracy of each problem [problems]."""
+
+    value: float
+    se: float
+    repeats: int
+    mean_tokens: float
+    truncated: float
+    accuracy: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Arms in the order in which they are drawn, the dense model beside them, and what all of them have in common.
+
+    `held_out` has one row per problem (difficulty, length), aligned with the arrays' second axis; None without
+    divergence. `notes` are the lines that a reader must know: what was left out, and why.
+    """
+
+    arms: list[Arm]
+    dense: Dense
+    problems: pd.Index
+    common: dict[str, Any]
+    held_out: pd.DataFrame | None
+    notes: list[str]
+
+    def __iter__(self) -> Iterator[Arm]:
+        return iter(self.arms)
+
+    def __len__(self) -> int:
+        return len(self.arms)
+
+    def find(self, **values: Any) -> Arm | None:
+        """The arm with these values, or None."""
+        return next((arm for arm in self.arms if values.items() <= arm.values.items()), None)
+
+    @property
+    def has_kl(self) -> bool:
+        return all(arm.kl is not None for arm in self.arms)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(sorted({seed for arm in self.arms for seed in arm.seeds if seed is not None}))
+
+
+def gather(data: Data, by: Sequence[str], within: dict[str, Any] | None = None) -> Arms:
+    """The arms of these runs, told apart by the columns `by`; `within` keeps rows with these values first.
+
+    Raises UserError, one line, where there is no pruned cell, where cells differ in anything but `by` and the seed,
+    where two cells are the same arm and seed, where problems differ, and where the arms share no calibration seed.
+    """
+    runs = data.runs
+    for column, value in (within or {}).items():
+        runs = runs[runs[column] == value]
+    dense_only = runs[runs["pattern"] == "dense"] if len(runs) else runs
+    runs = runs.drop(dense_only.index)
+    if runs.empty:
+        raise UserError("no pruned cell that is finished")
+    runs = runs.assign(sparsity=runs["sparsity"].round(3))
+    study = ", ".join(sorted(runs["study"].unique()))
+    refuse_mixtures(runs, study, by)
+    refuse_duplicates(runs, study, by)
+    notes: list[str] = []
+    runs = common_seeds(runs, study, by, notes)
+    outcomes = per_problem(data.samples, runs, ("correct", "tokens"))
+    divergence = per_problem(data.divergence, runs, ("kl", "pass_rate"), optional=True)
+    problems = shared_problems(outcomes["correct"], study)
+    if divergence is not None:
+        if lacking := len(runs) - len(divergence["kl"]):
+            notes.append(f"{lacking} of {len(runs)} cells have no divergence table")
+        if not problems.equals(shared_problems(divergence["kl"], study)):
+            raise UserError(f"{study}: accuracy and divergence were not measured on the same problems")
+    arms = [build(group, by, outcomes, divergence) for group in groups(runs, by)]
+    common = {column: sole(runs[column]) for column in SETTINGS if column not in by}
+    common |= {column: sole(runs[column]) for column in ("problems", "repeats", "study")}
+    return Arms(arms, dense_model(runs, divergence, study, notes), problems, common, bins(data, runs, problems), notes)
+
+
+def build(group: pd.DataFrame, by: Sequence[str], outcomes: dict, divergence: dict | None) -> Arm:
+    rows = list(zip(group["study"], group["cell"], strict=True))
+    complete = divergence is not None and all(row in divergence["kl"].index for row in rows)
+    return Arm(
+        values={column: group[column].iloc[0] for column in by},
+        accuracy=outcomes["correct"].loc[rows].to_numpy(float),
+        generated=outcomes["tokens"].loc[rows].to_numpy(float),
+        kl=divergence["kl"].loc[rows].to_numpy(float) if complete else None,
+        seeds=tuple(None if pd.isna(seed) else int(seed) for seed in group["seed"]),
+        cells=tuple(group["cell"]),
+        runs=group,
+    )
+
+
+def per_problem(
+    table: pd.DataFrame, runs: pd.DataFrame, columns: Sequence[str], optional: bool = False
+) -> dict[str, pd.DataFrame] | None:
+    """Of each column a frame [cells, problems], means over repeats; None where optional and no cell has any."""
+    table = rows_of(table, runs)
+    if table.empty and optional:
+        return None
+    found = table.groupby(["study", "cell", "problem_id"])[list(columns)].mean().unstack("problem_id")
+    cells = pd.MultiIndex.from_frame(runs[["study", "cell"]])
+    if not optional and len(missing := cells.difference(found.index)):
+        raise UserError(f"{missing[0][0]}: {missing[0][1]} has no samples of {runs['task'].iloc[0]}")
+    return {column: found[column] for column in columns}
+
+
+def rows_of(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of these runs' cells and of their task."""
+    if table.empty:
+        return table
+    cells = set(zip(runs["study"], runs["cell"], strict=True))
+    table = table[(table["task"] == runs["task"].iloc[0]) & table["cell"].isin(set(runs["cell"]))]
+    return table[[key in cells for key in zip(table["study"], table["cell"], strict=True)]]
+
+
+def shared_problems(frame: pd.DataFrame, study: str) -> pd.Index:
+    counts = frame.notna().sum(axis=1)
+    if counts.min() < frame.shape[1]:
+        least, most = counts.idxmin()[1], counts.idxmax()[1]
+        raise UserError(
+            f"{study}: the cells were not evaluated on the same problems "
+            f"({least} has {counts.min()}, {most} has {counts.max()}, all together {frame.shape[1]})"
+        )
+    return frame.columns
+
+
+def dense_model(runs: pd.DataFrame, divergence: dict | None, study: str, notes: list[str]) -> Dense:
+    row = runs.iloc[0]
+    known = {name: row[f"dense_{name}"] for name in ("accuracy", "accuracy_se", "repeats", "mean_tokens", "truncated")}
+    if runs["dense_accuracy"].dropna().nunique() > 1:
+        raise UserError(f"{study}: the cells were compared with different dense evaluations")
+    rates = None
+    if divergence is None:
+        notes.append("no divergence table: the dense model is known by its mean alone, so nothing is paired with it")
+    else:
+        rates = divergence["pass_rate"].to_numpy(float)
+        if np.ptp(rates, axis=0).max() > 1e-6:
+            raise UserError(f"{study}: the cells were compared with different dense evaluations")
+        rates = rates[0]
+    if pd.isna(known["accuracy"]):
+        raise UserError(f"{study}: {row['cell']} does not say how accurate the dense model is")
+    repeats = 0 if pd.isna(known["repeats"]) else int(known["repeats"])
+    return Dense(
+        float(known["accuracy"]),
+        float(known["accuracy_se"]),
+        repeats,
+        float(known["mean_tokens"]),
+        float(known["truncated"]),
+        rates,
+    )
+
+
+def bins(data: Data, runs: pd.DataFrame, problems: pd.Index) -> pd.DataFrame | None:
+    """difficulty and length of each held-out problem, in the arrays' order."""
+    table = rows_of(data.divergence, runs)
+    if table.empty:
+        return None
+    return table.drop_duplicates("problem_id").set_index("problem_id").loc[problems, ["difficulty", "length"]]
+
+
+def sole(values: pd.Series) -> Any:
+    """The one value there is, None where there is none; a tuple of several (studies)."""
+    found = sorted(values.dropna().unique())
+    return found[0] if len(found) == 1 else tuple(found) or None

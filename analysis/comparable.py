@@ -1,0 +1,171 @@
+"""Which cells may stand in one figure: what they are told apart by, what must be the same, and in which order."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis.rows import options
+from ssgr.cell import LABELS
+from ssgr.errors import UserError
+
+SETTINGS = (  # columns of load_runs that make an arm, besides the calibration seed
+    "model",
+    "task",
+    "pruner",
+    "sparsity",
+    "pattern",
+    "calibration",
+    "difficulty",
+    "length",
+    "correctness",
+    "token_weights",
+    "tokens",
+)
+EVALUATED = ("problems", "repeats", "dense_repeats")  # columns that say on what accuracy was measured
+SAID_BY = {  # parts of a config that a column says already, or that follow from what it says
+    "model": ("model.", "problems.instruction"),
+    "task": ("evaluation.",),
+    "pruner": ("pruner.",),
+    "sparsity": ("sparsity.",),
+    "pattern": ("sparsity.",),
+    "calibration": ("calibration.", "selection.", "rollouts.", "problems."),
+    "difficulty": ("difficulty.",),
+    "length": ("length.",),
+    "tokens": ("calibration.tokens",),
+    "correctness": ("selection.correctness",),
+    "token_weights": ("calibration.token_weights",),
+}
+WITHOUT_EFFECT = (  # on what is measured
+    "seed",
+    "study",
+    "device",
+    "limit",  # `problems` is what came of it
+    "overwrite",
+    "save_checkpoint",
+    "dry_run",
+    "runs_dir",
+    "cache_dir",
+    "tracking.",
+    "engine.batch_size",
+    "evaluation.divergence",
+    "pruner.measure_error",
+)
+NAMES_AND_PLACES = re.compile(r".*\.(name|path|.*_field|fallback\..*)")
+ORDER = {  # nominal values, in the order in which they are drawn
+    "calibration": (
+        "self_generated",
+        "off_policy",
+        "reference_solutions",
+        "prompts_only",
+        "c4_chat",
+        "c4",
+        "wikitext",
+        "general_text",
+    ),
+    "pruner": ("magnitude", "wanda", "ria", "sparsegpt", "alps"),
+    "pattern": ("unstructured", "4:8", "2:4"),
+}
+
+
+def groups(runs: pd.DataFrame, by: Sequence[str]) -> list[pd.DataFrame]:
+    """The runs of each arm, arms in drawing order, seeds ascending."""
+    if not by:
+        return [runs.sort_values("seed")]
+    found = [group.sort_values("seed") for _, group in runs.groupby(list(by), dropna=False)]
+    return sorted(found, key=lambda group: [rank(column, group[column].iloc[0]) for column in by])
+
+
+def refuse_mixtures(runs: pd.DataFrame, study: str, by: Sequence[str]) -> None:
+    """UserError where cells differ in anything but `by` and the seed, columns first, then options of the config."""
+    for column in (*SETTINGS, *EVALUATED):
+        if column not in by:
+            refuse_several(study, column, runs[column].dropna().unique())
+    said = tuple(part for column in by for part in SAID_BY.get(column, ()))
+    calibrated = runs[runs["calibration"].notna()]  # magnitude ignores what it was told of calibration
+    found = [config_of(text, said) for text in calibrated["config"].unique()]
+    for option in sorted({option for config in found for option in config}):
+        values = {json.dumps(config.get(option)) for config in found}
+        refuse_several(study, option, [json.loads(value) for value in values])
+
+
+def refuse_several(study: str, name: str, values: Sequence[Any]) -> None:
+    if len(values) > 1:
+        values = sorted(values, key=lambda value: rank(name, value))
+        shown = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+        raise UserError(
+            f"{study}: the cells differ in {name} ({', '.join(shown)}): choose with --where {name}={shown[-1]}"
+        )
+
+
+def config_of(text: str, said: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The options of a config that can change what is measured, without those that start with one of `said`."""
+    return {
+        option: value
+        for option, value in options(text).items()
+        if not option.startswith((*WITHOUT_EFFECT, *said)) and not NAMES_AND_PLACES.fullmatch(option)
+    }
+
+
+def setting(run: pd.Series) -> str:
+    """Everything that makes a run's arm as one text: two runs of one arm differ in their seed alone."""
+    columns = [str(run[column]) for column in (*SETTINGS, *EVALUATED)]
+    config = config_of(run["config"]) if pd.notna(run["calibration"]) else {}
+    return json.dumps([columns, config], sort_keys=True)
+
+
+def refuse_duplicates(runs: pd.DataFrame, study: str, by: Sequence[str]) -> None:
+    repeated = runs[runs.duplicated([*by, "seed"], keep=False)]
+    if len(repeated):
+        cells = repeated.groupby([*by, "seed"], dropna=False)["cell"].agg(list).iloc[0]
+        raise UserError(f"{study}: these cells are the same arm and seed, but not the same cell: {', '.join(cells)}")
+
+
+def common_seeds(runs: pd.DataFrame, study: str, by: Sequence[str], notes: list[str]) -> pd.DataFrame:
+    """The runs of the calibration seeds that every calibrated arm has; notes which ones an arm lacks."""
+    seeds = {tuple(group[column].iloc[0] for column in by): set(group["seed"].dropna()) for group in groups(runs, by)}
+    seeds = {arm: found for arm, found in seeds.items() if found}  # magnitude has none
+    if not seeds:
+        return runs
+    every, shared = set.union(*seeds.values()), set.intersection(*seeds.values())
+    if not shared:
+        raise UserError(f"{study}: the arms have no calibration seed in common")
+    if every == shared:
+        return runs
+    lacking = [f"{named(by, arm)} lacks seed {listed(every - found)}" for arm, found in seeds.items() if every - found]
+    notes.append(f"{'; '.join(lacking)}: only what every arm has is drawn, seed {listed(shared)}")
+    return runs[runs["seed"].isna() | runs["seed"].isin(shared)]
+
+
+def named(by: Sequence[str], arm: tuple) -> str:
+    return ", ".join(f"{column} {value}" for column, value in zip(by, arm, strict=True))
+
+
+def listed(seeds: set) -> str:
+    return ", ".join(f"{seed:.0f}" for seed in sorted(seeds))
+
+
+def rank(column: str, value: Any) -> tuple:
+    """Where a value stands among its like: `all` first, easy to hard, short to long, small to large."""
+    if not isinstance(value, str):
+        return (1, float(value), "") if isinstance(value, int | float) and value == value else (2, 0.0, str(value))
+    if value == "all":
+        return (0, 0.0, "")
+    if value in ORDER.get(column, ()):
+        return (1, ORDER[column].index(value), "")
+    middle = middle_of(column, value)
+    return (2, 0.0, value) if middle is None else (1, middle, "")
+
+
+def middle_of(column: str, label: str) -> float | None:
+    """The middle of a bin, larger for harder and longer ones; None for what is no bin."""
+    for edges, name in LABELS.get(column, {}).items():
+        if name == label:
+            return -sum(edges) if column == "difficulty" else sum(edges)
+    found = re.fullmatch(r"(pass|level|length|tokens)([\d.]+)to([\d.]+)", label)
+    if found is None:
+        return None
+    middle = float(found[2]) + float(found[3])
+    return -middle if found[1] == "pass" else middle

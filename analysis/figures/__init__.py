@@ -1,0 +1,19 @@
+"""Figures by name: one file each, one for every template of multirun_templates, and `cost` for any runs.
+
+A figure is a function (data, width in inches) -> Drawing under `@FIGURES.register(NAME)`, which raises UserError, one
+line, where these runs do not hold what it draws. No file here imports matplotlib at its top.
+"""
+
+from analysis.arms import Data
+from analysis.style import WIDTHS, Drawing, drawing_style
+from ssgr.registry import Registry
+
+FIGURES: Registry = Registry("figure", "analysis.figures")
+ANY_STUDY = ("cost",)  # figures that read all studies; the others read the one of their own name
+
+
+def draw(name: str, data: Data, width: str = "one") -> Drawing:
+    """The figure of this name from these runs; raises UserError where there is none or where they do not allow it."""
+    figure = FIGURES.get(name)
+    with drawing_style():
+        return figure(data, WIDTHS[width])

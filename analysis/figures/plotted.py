@@ -1,0 +1,55 @@
+"""The numbers of a figure as one table, made before anything is drawn: what is drawn is read from it.
+
+Columns: panel, kind (mean | seed | dense | cell), series, arm, at (where a curve has a number on its axis), seed,
+value, low, high (a mean's 95 % interval, the dense model's ± one standard error), problems.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pandas as pd
+
+from analysis import stats
+from analysis.arms import Arm, Arms
+
+COLUMNS = ("panel", "kind", "series", "arm", "at", "seed", "value", "low", "high", "problems")
+MEASURES = {"accuracy": "accuracy", "kl": "KL per token (nats)", "generated": "generated tokens"}
+
+
+def measures(arms: Arms) -> list[str]:
+    """What can be drawn of all these arms."""
+    return ["accuracy", "kl"] if arms.has_kl else ["accuracy"]
+
+
+def arm_rows(
+    arms: Iterable[Arm],
+    panel: str,
+    arm_name: Callable[[Arm], str],
+    series: Callable[[Arm], str] = lambda arm: "",
+    at: Callable[[Arm], float] = lambda arm: float("nan"),
+) -> list[dict]:
+    """Mean with interval and every calibration seed of these arms."""
+    rows = []
+    for arm in arms:
+        values = arm.measure(panel)
+        about = {"panel": panel, "series": series(arm), "arm": arm_name(arm), "at": at(arm)}
+        about["problems"] = values.shape[-1]
+        estimate = stats.mean(values)
+        bounds = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+        rows.append({**about, "kind": "mean", "seed": np.nan} | bounds)
+        for seed, value in zip(arm.seeds, np.atleast_2d(values).mean(1), strict=True):
+            if seed is not None:
+                rows.append({**about, "kind": "seed", "seed": seed, "value": value})
+    return rows
+
+
+def dense_row(arms: Arms, panel: str = "accuracy") -> dict:
+    dense = arms.dense
+    bounds = {"value": dense.value, "low": dense.value - dense.se, "high": dense.value + dense.se}
+    return {"panel": panel, "kind": "dense", "series": "dense", "arm": "dense", "problems": len(arms.problems)} | bounds
+
+
+def table(rows: list[dict]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows)
+    frame = frame.reindex(columns=[*COLUMNS, *(name for name in frame if name not in COLUMNS)])
+    return frame.astype({"seed": "Int64"})

@@ -1,0 +1,101 @@
+"""`python -m analysis keep`: of finished cells what this package reads, small enough to commit or to publish."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.load import DiskCell, find_cells
+from analysis.rows import DIVERGENCE, SAMPLES
+from ssgr.cache import write_atomically
+from ssgr.errors import UserError
+
+SMALLER = {pa.float64(): pa.float32(), pa.int64(): pa.int32()}
+NOWHERE = ("runs_dir", "cache_dir")
+
+
+def keep(sources: Sequence[str], studies: Sequence[str], out: Path, histories: bool = False) -> list[Path]:
+    """Copies the finished cells of these studies (all where none is named) to out/<study>/<cell>; returns the folders.
+
+    result.json without the paths of the machine that made it; samples.parquet without output_ids, divergence.parquet
+    with single precision; study.json where there is one; prune_report.json with `histories`. `load_*` read the copy
+    as they read the original. Raises UserError where a study has no finished cell or where a source is no directory.
+    """
+    cells = [cell for cell in find_cells(list(sources), None)[0] if not studies or cell.study in studies]
+    if remote := [cell.place for cell in cells if not isinstance(cell, DiskCell)]:
+        raise UserError(f"only cells on disk can be kept, not {remote[0]}")
+    for study in studies or [""]:
+        if not any(not study or cell.study == study for cell in cells):
+            raise UserError(f"no finished cell{f' of {study}' if study else ''} in {', '.join(map(str, sources))}")
+    kept = [copy_cell(cell, out / cell.study / cell.cell, histories) for cell in cells]
+    for original, copy in {cell.folder.parent: out / cell.study for cell in cells}.items():
+        if (original / "study.json").is_file():
+            copy_json(original / "study.json", copy / "study.json")
+    return kept
+
+
+def copy_cell(cell: DiskCell, folder: Path, histories: bool) -> Path:
+    """result.json comes last, as in a run: a copy that was cut short is no finished cell."""
+    for name, schema in (("samples", SAMPLES), ("divergence", DIVERGENCE)):
+        table = cell.table(name, schema)
+        if len(table):
+            write_atomically(folder / f"{name}.parquet", lambda path, table=table: write_small(table, path))
+    if histories and (cell.folder / "prune_report.json").is_file():
+        copy_json(cell.folder / "prune_report.json", folder / "prune_report.json")
+    copy_json(cell.folder / "result.json", folder / "result.json")
+    return folder
+
+
+def write_small(table: pa.Table, path: Path) -> None:
+    """Numbers in 32 bits and their bytes in streams, ids as what changes from one to the next, text as dictionaries."""
+    table = table.cast(pa.schema([field.with_type(SMALLER.get(field.type, field.type)) for field in table.schema]))
+    if "kl_sum" in table.column_names:  # kl x tokens has it in full
+        place = table.column_names.index("kl_sum")
+        table = table.set_column(place, "kl_sum", pa.array(five_digits(table["kl_sum"].to_numpy())))
+    encodings = {"problem_id": "DELTA_BYTE_ARRAY"}
+    encodings |= {field.name: "BYTE_STREAM_SPLIT" for field in table.schema if field.type in SMALLER.values()}
+    pq.write_table(
+        table,
+        path,
+        compression="zstd",
+        compression_level=19,
+        use_dictionary=[name for name in table.column_names if name not in encodings],
+        column_encoding=encodings,
+        write_statistics=False,
+        store_schema=False,
+    )
+
+
+def five_digits(values: np.ndarray) -> np.ndarray:
+    """float32 without the last 8 of its 24 bits of precision, whose bytes no compression can shorten."""
+    return (values.astype(np.float32).view(np.uint32) & np.uint32(0xFFFFFF00)).view(np.float32)
+
+
+def copy_json(original: Path, copy: Path) -> None:
+    """Without the paths of this machine, and without the spaces and line ends that are a quarter of it."""
+    value = without_places(json.loads(original.read_text(encoding="utf-8")))
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+    write_atomically(copy, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def without_places(value: Any, name: str = "") -> Any:
+    """The same with absolute paths cut to their last part, and without the runs' and the cache's folders."""
+    if isinstance(value, dict):
+        return {key: without_places(item, key) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_places(item, name) for item in value if not is_place(item)]
+    if name in NOWHERE:
+        return None
+    if not isinstance(value, str):
+        return value
+    option, equals, path = value.rpartition("=")
+    return f"{option}{equals}{Path(path).name}" if Path(path).is_absolute() else value
+
+
+def is_place(override: Any) -> bool:
+    """runs_dir=… or cache_dir=… in a list of overrides."""
+    return isinstance(override, str) and override.lstrip("+").partition("=")[0] in NOWHERE
