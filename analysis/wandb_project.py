@@ -1,6 +1,7 @@
 """One project of Weights & Biases, asked through the public Api of wandb 0.31; wandb is imported when it is asked."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,8 @@ PATIENCE = {
 }
 PROBLEMS = {  # in what wandb says: what it means
     r"no api key|no authentication": "there is no API key: run `wandb login`, or set WANDB_API_KEY",
-    r"(error|http|status:?) 40[13]\b|invalid credentials|not logged in|permission denied|API_KEY invalid": (
+    r"API_KEY invalid": "WANDB_API_KEY holds no API key: run `wandb login`, or set it anew",
+    r"(error|http|status:?) 40[13]\b|invalid credentials|not logged in|permission denied": (
         "this login is refused (expired, or without access to the project): run `wandb login --relogin`"
     ),
     r"could not find project|project not found": "there is no such project, or none that this login may read",
@@ -129,6 +131,8 @@ def connect() -> "wandb.Api":
 def explain(error: Exception) -> str:
     """One line for what wandb raised; no part of it is a key."""
     said = " ".join(str(error).split())
+    if key := os.environ.get("WANDB_API_KEY"):
+        said = said.replace(key, "…")
     for pattern, meaning in PROBLEMS.items():
         if re.search(pattern, said, re.IGNORECASE):
             return meaning

@@ -278,6 +278,17 @@ def test_no_key_is_one_line_and_nobody_is_asked_for_one(served, monkeypatch):
     assert served.asked == []
 
 
+def test_what_is_no_key_is_one_line(served, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "my secret!")
+    assert "WANDB_API_KEY holds no API key" in one_line(SOURCE)
+    assert "my secret!" not in one_line(SOURCE) and served.asked == []
+
+
+def test_a_key_that_the_server_repeats_is_not_printed(served):
+    served.errors["Viewer"] = f"something is odd about {KEY}"
+    assert "something is odd about …" in one_line(SOURCE)
+
+
 def test_no_network_is_one_line(served, monkeypatch):
     served.close()
     assert "cannot be reached" in one_line(SOURCE)
