@@ -24,6 +24,7 @@ from ssgr.errors import UserError
 from ssgr.progress import track
 
 READERS = 8  # tables that are read or fetched at the same time
+NAMED = 5  # cells that one line names
 
 Source = str | Path
 
@@ -213,11 +214,11 @@ def _load_tables(
 ) -> pd.DataFrame:
     cells, left_out = find_cells(source, study, refresh)
 
-    def read(cell: StoredCell) -> pa.Table | str:
+    def read(cell: StoredCell) -> pa.Table | Exception:
         try:
             table = cell.table(name, schema)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            return f"{cell}: its {name} cannot be read and is left out: {error}"
+            return error
         for place, label in enumerate((cell.study, cell.cell)):
             table = table.add_column(place, ("study", "cell")[place], pa.repeat(label, len(table)))
         return table
@@ -227,10 +228,22 @@ def _load_tables(
         tables = list(_watched(pool.map(read, cells), cells, name))
     finally:
         pool.shutdown(cancel_futures=True)
-    _say([*left_out, *(table for table in tables if isinstance(table, str))])
+    failed = [(cell, table) for cell, table in zip(cells, tables, strict=True) if isinstance(table, Exception)]
+    _say([*left_out, *_unread(failed, name)])
     labelled = pa.schema([pa.field("study", pa.string()), pa.field("cell", pa.string()), *schema])
-    whole = [table for table in tables if not isinstance(table, str)]
+    whole = [table for table in tables if isinstance(table, pa.Table)]
     return pa.concat_tables([labelled.empty_table(), *whole]).to_pandas()
+
+
+def _unread(failed: list[tuple[StoredCell, Exception]], name: str) -> Iterable[str]:
+    """A line for each table that cannot be read, and one for all those that are not there: they were not kept."""
+    for cell, error in failed:
+        if not isinstance(error, FileNotFoundError):
+            yield f"{cell}: its {name} cannot be read and is left out: {error}"
+    absent = [str(cell) for cell, error in failed if isinstance(error, FileNotFoundError)]
+    if absent:
+        more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
+        yield f"the {name} of {len(absent)} cells is not there and is left out: {', '.join(absent[:NAMED])}{more}"
 
 
 def _watched(tables: Iterable[Any], cells: list[StoredCell], name: str) -> Iterable[Any]:

@@ -94,7 +94,7 @@ def test_the_command_needs_no_torch_and_says_what_is_missing(tmp_path):
         "status = main(); assert 'torch' not in sys.modules; sys.exit(status)"
     )
     write_cell(tmp_path, "a", "first")
-    for folder, status in ((tmp_path, 0), (tmp_path / "a", 1), (tmp_path / "nowhere", 2)):
+    for folder, status in ((tmp_path, 0), (tmp_path / "a", 2), (tmp_path / "nowhere", 2)):
         done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
         assert done.returncode == status, done.stderr
         assert "Traceback" not in done.stderr

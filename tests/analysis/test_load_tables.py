@@ -100,6 +100,14 @@ def test_a_file_that_cannot_be_read_is_named_and_left_out(tmp_path, capsys, load
     assert str(path.parent) in line and "is left out" in line
 
 
+def test_many_tables_that_were_not_kept_are_one_line(tmp_path, capsys):
+    for place in range(7):
+        (write_stored_cell(tmp_path, "a", f"cell{place}") / "prune_report.json").unlink()
+    assert load_histories(tmp_path).empty
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("the history of 7 cells is not there") and line.endswith("cell4 and 2 more")
+
+
 @pytest.mark.parametrize("load", LOADERS)
 def test_columns_and_types_do_not_depend_on_what_was_found(tmp_path, load):
     write_stored_cell(tmp_path, "a", "dense", is_dense=True)
