@@ -20,6 +20,7 @@ COMPONENTS = "variance components"
 BOOTSTRAP = "bootstrap over problems (one seed)"
 ALTERNATIVES = ("two-sided", "greater", "less")
 RESAMPLES = 9999
+LEAST = 0.25  # of the variance that the problems alone show: what a contrast is never below
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def contrast(
 
     Variance: (Var_p(d_p) − Σ w² MS_residual / S) / P, at least 0, of problems and problem x arm, with d_p the
     contrast of the arms' means on problem p, plus Σ w² MS_seed / (S P) of seeds and chance. A seed variance that comes
-    out negative is left so: cut off at 0, the intervals of arms whose seeds do not differ hold the truth too often.
+    out negative is left so, down to LEAST (few seeds can agree by chance): cut off at 0, the intervals of arms whose
+    seeds do not differ would hold the truth too often.
     Degrees of freedom by Satterthwaite (1946), with two cautions where seeds are few and happen to lie close, which
     promises more degrees of freedom than there are: MS_seed counts (S + 1) / (S − 1) times, and for no less than
     MS_residual, its expectation where seeds do not differ. tests/benchmarks/coverage.py measures what this holds.
@@ -233,7 +235,7 @@ def _variance(per_problem: np.ndarray, drawn: Sequence[tuple[np.ndarray, float]]
     spread = base**2 / (problems - 1) + (cautious**2 / (seeds - 1)).sum()
     spread += (residual**2 / ((seeds - 1) * (problems - 1))).sum()
     df = (shared + cautious.sum()) ** 2 / spread if spread > 0 else problems - 1
-    return float(shared + between.sum()), float(df)
+    return max(float(shared + between.sum()), LEAST * base), float(df)
 
 
 def _student(value: float, variance: float, df: float, confidence: float, alternative: str, **about) -> Estimate:

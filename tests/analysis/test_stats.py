@@ -116,6 +116,30 @@ def test_seeds_alone_give_welchs_t_test_and_the_t_test_of_the_means():
     assert (mean(arms[1]).p, mean(arms[1]).df) == pytest.approx((alone.pvalue, 4))
 
 
+def orthogonal(seed, problem, rest):
+    """[4, 4] whose mean squares are 16/3 seed², 16/3 problem² (of the means: a quarter) and 16/9 rest²."""
+    a, b, c = np.array([(-1, -1, 1, 1), (-1, 1, -1, 1), (1, -1, 1, -1)])
+    return 5 + seed * a[:, None] + problem * b + rest * np.outer(c, a)
+
+
+def test_degrees_of_freedom_on_a_worked_example():
+    estimate = mean(orthogonal(0.5, 3.0, 0.5))
+    seeds, residual, problems = 4 / 3 / 16, 4 / 9 / 16, 12 / 4
+    assert estimate.se**2 == pytest.approx(problems - residual + seeds)
+    cautious = seeds * 5 / 3
+    spread = problems**2 / 3 + cautious**2 / 3 + residual**2 / 9
+    assert estimate.df == pytest.approx((problems - residual + cautious) ** 2 / spread)
+
+
+def test_seeds_that_agree_by_chance_promise_neither_certainty_nor_degrees_of_freedom():
+    estimate = mean(orthogonal(0.0, 0.1, 2.0))
+    residual, problems = 64 / 9 / 16, 0.04 / 3 / 4
+    assert estimate.se**2 == pytest.approx(problems / 4)
+    assert estimate.df == pytest.approx(residual**2 / (problems**2 / 3 + residual**2 / 3 + residual**2 / 9))
+    few = difference([[1, 1, 0, 0, 1, 0], [0, 1, 0, 1, 1, 0]], [[1, 0, 0, 0, 1, 0], [0, 0, 0, 1, 1, 0]])
+    assert few.low < 0 < few.high
+
+
 @pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])
 @pytest.mark.parametrize("copies", [0, 4], ids=["not drawn", "equal seeds"])
 def test_without_seed_variance_it_is_the_paired_t_test(alternative, copies):

@@ -146,10 +146,13 @@ def bootstrap(per_problem: list[np.ndarray], truth: float, rng: np.random.Genera
 
 
 def table(rows: dict[str, dict[str, float]], columns: dict[str, str]) -> str:
-    lines = [f"{'':22}" + "".join(f"{title:>22}" for title in columns.values())]
-    for name, shares in rows.items():
-        cells = [f"{shares[column]:.3f}" if column in shares else "" for column in columns]
-        lines.append(f"{name:22}" + "".join(f"{cell:>22}" for cell in cells))
+    """Of the shares in `columns`, under their titles; a share that a case does not have is a dash."""
+    widths = [len(title) + 2 for title in columns.values()]
+    lines = [[f"{title:>{width}}" for title, width in zip(columns.values(), widths, strict=True)]]
+    for shares in rows.values():
+        cells = [f"{shares[column]:.3f}" if column in shares else "–" for column in columns]
+        lines.append([f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)])
+    lines = [f"{name:22}{''.join(cells)}" for name, cells in zip(["", *rows], lines, strict=True)]
     return "\n".join(lines)
 
 
@@ -159,10 +162,13 @@ def main() -> None:
     draws = parser.parse_args().draws
     started = time.perf_counter()
     rows = {case.name: measure(case, draws, np.random.default_rng([7, row])) for row, case in enumerate(CASES)}
-    print(f"share of {draws:,} draws whose 95 % interval holds the truth (wanted: 0.93 to 0.97)")
+    chance = 2 * (0.05 * 0.95 / draws) ** 0.5
+    print(
+        f"share of {draws:,} draws (± {chance:.3f} by chance) whose 95 % interval holds the truth: 0.93 to 0.97 wanted"
+    )
     columns = ["difference", "to dense", "mean", "trend", "bootstrap difference", "bootstrap mean"]
     print(table(rows, {column: column for column in columns}), end="\n\n")
-    print("share of draws in which a test at 5 % finds what is not there (wanted: at most 0.06)")
+    print("share of draws in which a test at 5 % finds what is not there: wanted at most 0.06")
     titles = {null: f"U, {null}" for null in NULLS}
     print(table(rows, {"trend, all equal": "trend, all equal"} | titles), end="\n\n")
     print(f"{time.perf_counter() - started:.0f} s")
