@@ -6,15 +6,24 @@ python -m analysis keep --study NAME --out DIR      what is needed of finished c
 """
 
 import argparse
+import io
+import os
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pandas as pd
 
 from analysis import load_divergence, load_runs, load_samples
+from analysis.reports import problems
 from analysis.table import markdown
 from ssgr.errors import UserError
+
+if TYPE_CHECKING:
+    from analysis.arms import Data
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,6 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.name == "keep":
             return keep_cells(options)
         return draw_all(options) if options.name == "all" else draw_one(options)
+    except BrokenPipeError:  # who read the table has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (UserError, OSError) as error:
         print(f"analysis: {error}", file=sys.stderr)
         return 2
@@ -114,43 +126,56 @@ def load(options: argparse.Namespace) -> pd.DataFrame:
         runs = runs[runs["study"].isin(studies)]
     runs.attrs["left_out"] = left_out
     if runs.empty:
-        asked = [
-            f" of {' or '.join(options.study)}" * bool(options.study),
-            f" with {' '.join(options.where)}" * bool(where),
-        ]
-        raise UserError(f"no finished cells{''.join(asked)} in {', '.join(options.runs)}")
+        studies = f" of {' or '.join(options.study)}" if options.study else ""
+        cells = f" with {' '.join(options.where)}" if where else ""
+        raise UserError(f"no finished cells{studies}{cells} in {', '.join(options.runs)}")
     return runs
 
 
-def data_of(runs: pd.DataFrame, options: argparse.Namespace):
+def data_of(runs: pd.DataFrame, options: argparse.Namespace) -> "Data":
     from analysis.arms import Data
 
     study = options.study[0] if options.study and len(options.study) == 1 else None
-    samples = load_samples(options.runs, study, refresh=options.refresh)
-    return Data(runs, samples, load_divergence(options.runs, study, refresh=options.refresh))
+    with said_once(runs.attrs["left_out"], options.runs):
+        samples = load_samples(options.runs, study, refresh=options.refresh)
+        return Data(runs, samples, load_divergence(options.runs, study, refresh=options.refresh))
+
+
+@contextmanager
+def said_once(lines: list[str], sources: list[str]) -> Iterator[None]:
+    """Loading says what it leaves out for every table anew: what was said of the runs is not said again.
+
+    Where something is fetched, nothing is held back: a progress line is on the same stream.
+    """
+    if not all(Path(source).is_dir() for source in sources):
+        yield
+        return
+    with redirect_stderr(io.StringIO()) as said:
+        yield
+    for line in dict.fromkeys(said.getvalue().splitlines()):
+        if line not in lines:
+            print(line, file=sys.stderr)
 
 
 def report(runs: pd.DataFrame, options: argparse.Namespace) -> None:
-    """What is wrong with the runs, one line each, on standard error."""
-    try:
-        from analysis.reports import problems
-    except ImportError:
-        return
+    """What is wrong with these studies, one line each, on standard error; what was left out has been said."""
     for line in problems(runs, options.runs):
-        print(line, file=sys.stderr)
+        study = re.match(r"study (.+?)(?: holds | mixes |: )", line)
+        if line not in runs.attrs["left_out"] and (not options.study or study is None or study[1] in options.study):
+            print(line, file=sys.stderr)
 
 
-def draw_and_save(name: str, data, options: argparse.Namespace) -> None:
+def draw_and_save(name: str, data: "Data", options: argparse.Namespace) -> None:
     from analysis.figures import draw
     from analysis.style import save
 
     drawing = draw(name, data, options.width)
-    for line in drawing.notes:
-        print(f"{name}: {line}", file=sys.stderr)
-    for line in drawing.findings:
-        print(f"- {line}")
     paths = save(drawing, options.out)
     print(f"{paths[0].with_suffix('')}.{{{','.join(path.suffix[1:] for path in paths)}}}")
+    for line in drawing.findings:
+        print(f"- {line}")
+    for line in drawing.notes:
+        print(f"{name}: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def keep(sources: Sequence[str], studies: Sequence[str], out: Path, histories: b
         raise UserError(f"only cells on disk can be kept, not {remote[0]}")
     for study in studies or [""]:
         if not any(not study or cell.study == study for cell in cells):
-            raise UserError(f"no finished cell{f' of {study}' if study else ''} in {', '.join(map(str, sources))}")
+            raise UserError(f"no finished cells{f' of {study}' if study else ''} in {', '.join(map(str, sources))}")
     kept = [copy_cell(cell, out / cell.study / cell.cell, histories) for cell in cells]
     for original, copy in {cell.folder.parent: out / cell.study for cell in cells}.items():
         if (original / "study.json").is_file():

@@ -44,7 +44,7 @@ COLOURS = {
     "moderate": "#7D6F1C",
     "long": "#45390A",
     # pruners
-    "magnitude": "#8C8C8C",
+    "magnitude": "#4D4D4D",
     "wanda": "#E69F00",
     "ria": "#CC79A7",
     "sparsegpt": "#0072B2",

@@ -105,6 +105,7 @@ def arm_rows(one: Priced) -> list[dict[str, Any]]:
     about = {"series": one.row, "arm": one.name, "colour": one.kind, "marker": one.run["pruner"]}
     about |= {"problems": arm.accuracy.shape[1]}
     bounds = {"value": accuracy.value, "low": accuracy.low, "high": accuracy.high, "kind": "mean"}
+    bounds["seed"] = arm.seeds[0] if len(arm.seeds) == 1 else None
     rows.append(about | bounds | {"panel": "tokens", "at": tokens.value, "at_low": tokens.low, "at_high": tokens.high})
     rows.append(about | bounds | {"panel": "seconds", "at": seconds.mean()})
     if len(arm.seeds) > 1:

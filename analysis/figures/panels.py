@@ -37,7 +37,7 @@ def draw_arms(axes: "Axes", rows: pd.DataFrame, looks: Mapping[tuple[str, str], 
         look = looks[series, arm]
         panel = group["panel"].iloc[0]
         seeds, mean = group[group["kind"] == "seed"], group[group["kind"] == "mean"].iloc[0]
-        if len(seeds) > 1:
+        if len(seeds):
             places = look.place + beside(len(seeds), look.spread)
             line = _plot(
                 axes, factor, places, seeds["value"], "o", mfc="none", mec=look.colour, mew=0.6, ms=0.6 * look.size

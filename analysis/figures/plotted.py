@@ -6,7 +6,6 @@ value, low, high (a mean's 95 % interval, the dense model's ± one standard erro
 
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import pandas as pd
 
 from analysis import stats
@@ -28,18 +27,19 @@ def arm_rows(
     series: Callable[[Arm], str] = lambda arm: "",
     at: Callable[[Arm], float] = lambda arm: float("nan"),
 ) -> list[dict]:
-    """Mean with interval and every calibration seed of these arms."""
+    """Mean with interval of these arms, and every calibration seed where there are several."""
     rows = []
     for arm in arms:
         values = arm.measure(panel)
         about = {"panel": panel, "series": series(arm), "arm": arm_name(arm), "at": at(arm)}
         about["problems"] = values.shape[-1]
         estimate = stats.mean(values)
+        alone = arm.seeds[0] if len(arm.seeds) == 1 else None  # its point is the mean
         bounds = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
-        rows.append({**about, "kind": "mean", "seed": np.nan} | bounds)
-        for seed, value in zip(arm.seeds, np.atleast_2d(values).mean(1), strict=True):
-            if seed is not None:
-                rows.append({**about, "kind": "seed", "seed": seed, "value": value})
+        rows.append(about | {"kind": "mean", "seed": alone} | bounds)
+        if alone is None and len(arm.seeds) > 1:
+            for seed, value in zip(arm.seeds, values.mean(1), strict=True):
+                rows.append(about | {"kind": "seed", "seed": seed, "value": value})
     return rows
 
 
