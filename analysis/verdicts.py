@@ -94,7 +94,7 @@ def inverted_u(arms: Sequence[str], test: InvertedU, measure: Measure, adjusted:
     which = "the larger one-sided p" if adjusted is None else "Holm-adjusted one-sided p"
     numbers = f"{sides}, {which} {p_text(p, test.rise.level)} ({drawn(test.rise, test.fall)})"
     if p < test.rise.level:
-        found = f"{middle} is better than {low} and than {high}{scope(test.rise, test.fall)}"
+        found = f"{measure.name} is better for {middle} than for {low} and for {high}{scope(test.rise, test.fall)}"
         return f"{capital(shape)} shown in {measure.title}: {numbers}: {found}."
     before = before_holm(test.p, test.rise.level) if test.shown else ""
     return f"No {shape} shown in {measure.title}: {numbers}{before}."
@@ -158,7 +158,7 @@ def signs(check: SignCheck, measure: Measure) -> str:
         return capital(f"{found}not the same sign, so that neither counts as better.")
     first = (check.sign > 0) == (measure.better == "higher")
     better = check.first if first else check.second
-    return capital(f"{found}the same sign, {better} is ahead there too (signs, not a test).")
+    return capital(f"{found}the same sign, so that the lead of {better} holds there too (signs, not a test).")
 
 
 # ---- the pieces of a sentence
@@ -172,7 +172,7 @@ def finding(first: str, estimate: Estimate, measure: Measure, adjusted: float | 
     if not shown(estimate, adjusted):
         return f"no difference shown{unadjusted(estimate, adjusted)}"
     way = "higher" if estimate.value > 0 else "lower"
-    return f"{first} has the {way} {measure.name}{scope(estimate)}"
+    return f"{measure.name} is {way} for {first}{scope(estimate)}"
 
 
 def unadjusted(estimate: Estimate, adjusted: float | None) -> str:

@@ -28,12 +28,12 @@ def test_a_difference_that_is_shown_names_its_direction():
     same_sentence(
         verdicts.difference("hard", "easy", SHOWN, ACCURACY, adjusted=0.0423),
         """Hard − easy in accuracy: +0.021 [+0.004, +0.038], Holm-adjusted p = 0.042 (1,000 problems, 4 seeds):
-        hard has the higher accuracy.""",
+        accuracy is higher for hard.""",
     )
     same_sentence(
         verdicts.difference("hard", "easy", LOWER, KL),
         """Hard − easy in KL (nats per token, lower is better): −0.002812 [−0.004211, −0.001410], p < 0.001
-        (500 problems, 4 seeds): hard has the lower KL.""",
+        (500 problems, 4 seeds): KL is lower for hard.""",
     )
 
 
@@ -56,13 +56,13 @@ def test_one_seed_speaks_of_its_own_calibration_sets():
     same_sentence(
         verdicts.difference("hard", "easy", ONE_SEED, ACCURACY),
         """Hard − easy in accuracy: +0.021 [+0.004, +0.038], p = 0.014 (1,000 problems, 1 seed, bootstrap over
-        problems only): hard has the higher accuracy, with these calibration sets.""",
+        problems only): accuracy is higher for hard, with these calibration sets.""",
     )
 
 
 def test_the_dense_model_counts_no_seeds_and_unequal_seeds_are_all_named():
     dense = replace(LOWER, seeds=(4, 0))
-    assert "(500 problems, 4 seeds): hard has the lower accuracy" in verdicts.difference(
+    assert "(500 problems, 4 seeds): accuracy is lower for hard" in verdicts.difference(
         "hard", "dense", dense, ACCURACY
     )
     assert "4 and 3 seeds" in verdicts.difference("hard", "all", replace(SHOWN, seeds=(4, 3)), ACCURACY)
@@ -73,11 +73,11 @@ def test_several_arms_against_one_stand_in_one_sentence():
     same_sentence(
         verdicts.against("all", {"easy": OPEN, "hard": SHOWN}, ACCURACY, {"easy": 0.0834, "hard": 0.0282}),
         """Against all in accuracy (1,000 problems, 4 seeds): easy +0.021 [−0.003, +0.045], Holm-adjusted p = 0.083:
-        no difference shown; hard +0.021 [+0.004, +0.038], Holm-adjusted p = 0.028: hard has the higher accuracy.""",
+        no difference shown; hard +0.021 [+0.004, +0.038], Holm-adjusted p = 0.028: accuracy is higher for hard.""",
     )
     apart = verdicts.against("dense", {"easy": OPEN, "hard": ONE_SEED}, ACCURACY)
     assert "easy +0.021 [−0.003, +0.045], p = 0.083 (1,000 problems, 4 seeds): no difference shown" in apart
-    assert "(1,000 problems, 1 seed, bootstrap over problems only): hard has the higher accuracy, with these" in apart
+    assert "(1,000 problems, 1 seed, bootstrap over problems only): accuracy is higher for hard, with these" in apart
 
 
 def test_a_trend_names_its_order_and_direction_only_where_it_is_shown():
@@ -100,7 +100,8 @@ def test_an_inverted_u_quotes_both_sides_and_the_larger_p():
     same_sentence(
         verdicts.inverted_u(LENGTHS, InvertedU(RISE, FALL, 0.031, True, "higher"), ACCURACY),
         """Inverted U shown in accuracy: moderate − short +0.021 [+0.004, ∞), moderate − long +0.015 [+0.001, ∞),
-        the larger one-sided p = 0.031 (1,000 problems, 4 seeds): moderate is better than short and than long.""",
+        the larger one-sided p = 0.031 (1,000 problems, 4 seeds):
+        accuracy is better for moderate than for short and for long.""",
     )
     fall = replace(FALL, low=-0.0011, p=0.062)
     same_sentence(
@@ -121,7 +122,7 @@ def test_where_lower_is_better_the_shape_is_a_u_and_the_wrong_side_is_refused():
         verdicts.inverted_u(LENGTHS, test, KL),
         """U shown in KL (nats per token, lower is better): moderate − short −0.002812 (−∞, −0.001410],
         moderate − long −0.002812 (−∞, −0.001410], the larger one-sided p < 0.001 (500 problems, 4 seeds):
-        moderate is better than short and than long.""",
+        KL is better for moderate than for short and for long.""",
     )
     with pytest.raises(ValueError, match="of accuracy higher is"):
         verdicts.inverted_u(LENGTHS, test, ACCURACY)
@@ -151,10 +152,11 @@ def test_an_advantage_counts_where_bins_of_neither_arm_share_its_sign():
     same_sentence(
         verdicts.signs(check, KL),
         """Hard − easy in KL (nats per token, lower is better): −0.002800 over all held-out problems; in held-out bins
-        that belong to neither, medium −0.000400: the same sign, hard is ahead there too (signs, not a test).""",
+        that belong to neither, medium −0.000400: the same sign, so that the lead of hard holds there too
+        (signs, not a test).""",
     )
     accurate = verdicts.same_sign(MATRIX, BINS, BINS, "hard", "easy", -0.0028)
-    assert "easy is ahead there too" in verdicts.signs(accurate, ACCURACY)
+    assert "the lead of easy holds there too" in verdicts.signs(accurate, ACCURACY)
 
 
 def test_an_advantage_at_home_only_does_not_count():
@@ -212,7 +214,7 @@ def test_numbers_are_readable_and_nothing_but_0_reads_as_0():
 def test_p_below_the_level_of_another_confidence():
     strict = replace(SHOWN, confidence=0.99)
     assert "no difference shown" in verdicts.difference("a", "b", strict, ACCURACY)
-    assert "higher accuracy" in verdicts.difference("a", "b", replace(OPEN, confidence=0.9), ACCURACY)
+    assert "accuracy is higher for a" in verdicts.difference("a", "b", replace(OPEN, confidence=0.9), ACCURACY)
 
 
 def test_sentences_of_real_estimates_hold_their_numbers():
