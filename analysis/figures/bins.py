@@ -76,7 +76,7 @@ def draw_bins(figure: "FigureBase", arms: Arms, table: "pd.DataFrame", factor: s
         panels.draw_arms(axes, part, looks)
         broken |= panels.value_axis(axes, part, "y")
         panels.factor_axis(axes, at, "x", apart=APART / 2 if "all" in at else None, ends=0.35)
-        axes.set_title(plotted.MEASURES[measure])
+        panels.title(axes, measure, "y")
     panels.key(figure, dense=True, seeds=len(arms.seeds) > 1)
     return broken
 

@@ -175,13 +175,15 @@ def draw_key(figure: "Figure", kinds: dict[str, str], pruners: dict[str, str], s
 
     mark = {"marker": "o", "ms": 3.5, "mew": 0, "lw": 0}
     handles = [Line2D([], [], label=label(kind), color=ink, **mark) for kind, ink in kinds.items()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), PER_LINE))
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=2 if len(handles) == 4 else min(len(handles), PER_LINE)
+    )
     signs = []
     if len(pruners) > 1:
         signs = [
             Line2D([], [], label=label(name), color=GREY, **mark | {"marker": sign}) for name, sign in pruners.items()
         ]
-    signs.append(Line2D([], [], label="mean, 95\N{NO-BREAK SPACE}%", color=GREY, **mark | {"lw": 1.0}))
+    signs.append(Line2D([], [], label="mean, 95\N{NO-BREAK SPACE}% interval", color=GREY, **mark | {"lw": 1.0}))
     if seeds:
         signs.append(Line2D([], [], label="one seed", color=GREY, marker="o", ms=2.4, mfc="none", mew=0.5, lw=0))
     signs.append(Line2D([], [], label="dense ± se", color=BLACK, marker="*", ms=6, mew=0, lw=0.9, ls=(0, (4, 2))))

@@ -47,7 +47,7 @@ def curves(
         broken |= panels.value_axis(axes, part, "y")
         panels.factor_axis(axes, ticks, "x", apart=None, ends=0.5 * gap(ticks))
         axes.set_xlabel(x_label)
-        axes.set_title(plotted.MEASURES[measure])
+        panels.title(axes, measure, "y")
     series = {label(kind): (colour(kind, step), "o") for step, kind in enumerate(kinds)}
     panels.key(figure, dense=True, series=series if len(kinds) > 1 else None, seeds=len(arms.seeds) > 1)
     return Drawing(name, figure, table, f"{caption} {captions.BROKEN * broken}".strip(), found, arms.notes)

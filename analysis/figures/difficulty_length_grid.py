@@ -99,7 +99,7 @@ def draw_grid(figure: "FigureBase", arms: Arms, table: pd.DataFrame) -> bool:
         panels.draw_arms(axes, part, looks)
         broken |= panels.value_axis(axes, part, "y")
         panels.factor_axis(axes, at, "x", apart=APART / 2 - 0.03 if "all" in at else None, ends=0.42)
-        axes.set_title(plotted.MEASURES[measure])
+        panels.title(axes, measure, "y")
     series = {kind: (ink, "o") for kind, ink in inks.items()}
     panels.key(figure, dense=True, series=series, seeds=len(arms.seeds) > 1, series_title="difficulty")
     return broken

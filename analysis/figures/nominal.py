@@ -62,7 +62,7 @@ def draw(figure: "Figure", arms: Arms, table, names: list[str], apart: bool) -> 
         panels.draw_dense(axes, part, "y")
         panels.draw_arms(axes, part, looks, "y")
         panels.value_axis(axes, part, "x")
-        axes.set_title(plotted.MEASURES[measure])
+        panels.title(axes, measure, "x")
     # a name of two words stands on two lines: the panels need the width
     panels.factor_axis(grid[0], {name.replace(" ", "\n", 1): place for name, place in places.items()}, "y", apart=None)
     for axes in grid:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from analysis.figures.plotted import MEASURES
 from analysis.style import BLACK, GREY, LIGHT, plain_number
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _ticks(axes: "Axes", which: str) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(MaxNLocator(4 if which == "x" else 6, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_locator(MaxNLocator(5 if which == "x" else 7, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(round(value, 10))))
 
 
@@ -147,13 +148,19 @@ def broken_axis(axes: "Axes", low: float, high: float, dense: float, dense_high:
 
     axes.set_yscale("function", functions=(forward, inverse))
     axes.set_ylim(low, values[-1])
-    ticks = [tick for tick in MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low <= tick <= high]
-    axes.yaxis.set_major_locator(FixedLocator([*ticks, round(dense, 3)]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(round(value, 10))))
+    ticks = [tick for tick in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= tick <= high]
+    axes.yaxis.set_major_locator(FixedLocator([*ticks, dense]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(float(f"{value:.3g}"))))
     over = {"transform": axes.transAxes, "clip_on": False}
     axes.plot([0, 0], [0.825, 0.855], color="white", lw=1.6, zorder=4, **over)
     # two strokes as markers: their size is in points, whatever the axes' width
     axes.plot([0, 0], [0.825, 0.855], ls="", marker=[(-1, -0.5), (1, 0.5)], ms=6, mec=GREY, mew=0.7, zorder=5, **over)
+
+
+def title(axes: "Axes", measure: str, which: str) -> None:
+    """What the value's axis shows, above the panel; it says where the axis is logarithmic."""
+    scale = axes.get_xscale() if which == "x" else axes.get_yscale()
+    axes.set_title(MEASURES[measure].replace(")", ", log)") if scale == "log" else MEASURES[measure])
 
 
 def factor_axis(axes: "Axes", labels: Mapping[str, float], which: str, apart: float | None, ends: float = 0.6) -> None:
@@ -192,7 +199,9 @@ def key(
         handles.insert(0, Line2D([], [], lw=0, label=f"{series_title}:"))
     if handles:
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles) if len(handles) < 6 else 3)
-    signs = [Line2D([], [], color=GREY, marker="o", ms=3.5, mew=0, lw=1.2, label="mean, 95\N{NO-BREAK SPACE}%")]
+    signs = [
+        Line2D([], [], color=GREY, marker="o", ms=3.5, mew=0, lw=1.2, label="mean, 95\N{NO-BREAK SPACE}% interval")
+    ]
     if seeds:
         signs.append(Line2D([], [], color=GREY, marker="o", ms=2.4, mfc="none", mew=0.6, lw=0, label="one seed"))
     if dense:

@@ -12,7 +12,7 @@ from analysis import stats
 from analysis.arms import Arm, Arms
 
 COLUMNS = ("panel", "kind", "series", "arm", "at", "seed", "value", "low", "high", "problems")
-MEASURES = {"accuracy": "accuracy", "kl": "KL per token (nats)", "generated": "generated tokens"}
+MEASURES = {"accuracy": "accuracy", "kl": "KL per token (nats)"}
 
 
 def measures(arms: Arms) -> list[str]:
