@@ -12,8 +12,8 @@ from unittest import mock
 
 from hydra import compose, initialize_config_dir
 
-from ssgr import cli
-from ssgr.config import Config, register_schemas
+from ssgr import cli, composition
+from ssgr.config import Config
 
 # Completions are cut after a few words: such a cell is complete in two seconds, and its accuracy is 0.
 QUICK = (
@@ -58,10 +58,9 @@ def start(line: str, folder: Path, code: str = "import sys; from ssgr.cli import
 
 def config_of(*overrides: str) -> Config:
     """The config that these overrides compose to."""
-    register_schemas()
-    cli.register_resolvers()
-    with initialize_config_dir(str(cli.folder("conf")), version_base="1.3"):
-        return cli.as_object(compose("config", list(overrides)))
+    composition.register()
+    with initialize_config_dir(str(composition.folder("conf")), version_base="1.3"):
+        return composition.as_object(compose("config", list(overrides)))
 
 
 def files(folder: Path) -> set[str]:

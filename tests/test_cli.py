@@ -165,7 +165,7 @@ def test_a_budget_that_the_store_cannot_fill_fails_the_cell_and_keeps_the_rollou
         (cell,) = cells(tmp_path)
         assert done.status == 1 and "Traceback" not in done.err and not done.out
         assert [text for text in done.lines if text.startswith("ssgr: ")] == done.lines[-1:]
-        assert "needs 9,000" in done.lines[-1] and "failure.json" in done.lines[-1]
+        assert "needs 9,000" in done.lines[-1] and "log.txt" in done.lines[-1]
         failure = json.loads((cell / "failure.json").read_text())
         assert failure["stage"] == "calibration" and failure["error"] in done.lines[-1]
         assert "CellError" in (tmp_path / failure["log"]).read_text()

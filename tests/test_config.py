@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from command_line import config_of
 from hydra import compose, initialize_config_dir
-from hydra.core.plugins import Plugins
 
 import ssgr
-from ssgr import cell, cli
+from ssgr import cell, composition
 from ssgr import config as schemas
 from ssgr.calibration import SOURCES
 from ssgr.engines.base import ENGINES
@@ -18,10 +17,10 @@ from ssgr.evaluation.files import task_names
 from ssgr.pruning.allocation import ALLOCATIONS
 from ssgr.pruning.base import PRUNERS
 
-CONF = cli.folder("conf")
+CONF = composition.folder("conf")
 OPTIONS = sorted(path for path in CONF.glob("*/*.yaml") if path.parent.name != "experiment")
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-TEMPLATES = sorted(path.stem for path in cli.folder("multirun_templates").glob("*.yaml"))
+TEMPLATES = sorted(path.stem for path in composition.folder("multirun_templates").glob("*.yaml"))
 REQUIRED = {  # options without an honest default, and what to give them
     ("model", "hub"): ["model.path=some/where"],
     ("problems", "jsonl"): ["problems.path=p.jsonl"],
@@ -63,12 +62,10 @@ def test_the_command_line_wins_over_an_experiment_and_that_over_option_files():
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_multirun_templates_compose(template):
-    schemas.register_schemas()
-    cli.register_resolvers()
-    Plugins.instance().register(cli.Templates)
+    composition.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config, full = compose(template), compose(template, return_hydra_config=True)
-    assert cli.as_object(config).study == template
+    assert composition.as_object(config).study == template
     assert full.hydra.mode.name == "MULTIRUN" and full.hydra.sweeper.params
 
 

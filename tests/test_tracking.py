@@ -73,7 +73,7 @@ def test_a_run_is_given_the_cell_its_history_and_its_result(tmp_path, init):
     blocks = [point for point in run.logged if "pruning/block" in point]
     assert [point["pruning/block"] for point in blocks] == list(range(6))
     tables = {name: table for point in run.logged for name, table in point.items() if isinstance(table, wandb.Table)}
-    assert set(tables) == {"store", "selection", "outcomes"}
+    assert set(tables) == {"store", "selection", "outcomes", "divergence"}
     assert len(tables["outcomes"].data) == 8 and len(tables["store"].data) == 4
     for name, value in result["metrics"].items():
         assert run.summary[name] == pytest.approx(value)

@@ -125,8 +125,9 @@ def is_tracked(cell: Cell) -> bool:
 
 def destination(cell: Cell) -> dict[str, str | None]:
     """mode, project and entity that the cell's run goes to."""
-    options, names = cell.config.tracking, ("mode", "project", "entity")
-    return {name: os.environ.get(f"WANDB_{name.upper()}") or plain(getattr(options, name)) for name in names}
+    options = cell.config.tracking
+    config = {"mode": str(options.mode), "project": options.project, "entity": options.entity}
+    return {name: os.environ.get(f"WANDB_{name.upper()}") or value for name, value in config.items()}
 
 
 def _open(cell: Cell, wanted: dict[str, Any]) -> tuple[str, Any]:

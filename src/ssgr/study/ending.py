@@ -15,23 +15,26 @@ from ssgr.study.watch import spoken
 
 def conclude(outcomes: Sequence[Outcome]) -> int:
     """Says how each cell ended, what draws them, and returns the exit status of the whole call."""
-    if len(outcomes) > 1 and not any(outcome.status == "planned" for outcome in outcomes):
+    several = len(outcomes) > 1 and not all(outcome.status in ("planned", "refused") for outcome in outcomes)
+    if several:
         Console(soft_wrap=True).print(table(outcomes))
-    for outcome in outcomes:
-        if outcome.status in ("failed", "refused"):
-            say(
-                f"ssgr: {outcome.cell}: {outcome.message}{where(outcome)}"
-                if outcome.cell
-                else f"ssgr: {outcome.message}"
-            )
-        elif outcome.message and len(outcomes) == 1:
-            say(f"ssgr: {outcome.status} {outcome.cell}: {outcome.message}")
-    if len(outcomes) > 1:
+    for line in dict.fromkeys(filter(None, (spoken_outcome(outcome, several) for outcome in outcomes))):
+        say(f"ssgr: {line}")
+    if several or any(outcome.status == "planned" for outcome in outcomes[1:]):
         counts = Counter(outcome.status for outcome in outcomes)
         say(f"ssgr: {len(outcomes)} cells: " + ", ".join(f"{counts[status]} {status}" for status in sorted(counts)))
     if any(outcome.status in ("finished", "skipped") for outcome in outcomes):
         say(drawing(outcomes))
     return max((outcome.exit_status for outcome in outcomes), default=0)
+
+
+def spoken_outcome(outcome: Outcome, several: bool) -> str:
+    """What is to be said of one cell, where the table does not say it."""
+    if outcome.status in ("failed", "refused"):
+        return f"{outcome.cell}: " * bool(several and outcome.cell) + outcome.message + where(outcome)
+    if several or not outcome.message:
+        return ""
+    return f"{outcome.status} {outcome.cell}: {outcome.message}"
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
