@@ -4,7 +4,8 @@ Colours are Okabe and Ito's (told apart by colour-blind readers), fixed by meani
 imported by the functions that draw, so that a table is printed without it.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -50,6 +51,7 @@ COLOURS = {
     "sparsegpt": "#0072B2",
     "alps": "#009E73",
 }
+ORDERED = {"difficulty": ("easy", "medium", "hard"), "length": ("short", "moderate", "long")}
 SPARE = ("#CC79A7", "#009E73", "#56B4E9", "#8C6D1F", "#8C8C8C")  # for values without a meaning of their own here
 MARKERS = {"wanda": "s", "sparsegpt": "o", "magnitude": "^", "ria": "D", "alps": "v"}
 NAMES = {
@@ -204,11 +206,36 @@ def colour(value: Any, position: int = 0) -> str:
     return COLOURS.get(value if isinstance(value, str) else "", SPARE[position % len(SPARE)])
 
 
+def shades(factor: str, names: Sequence[str]) -> dict[str, str]:
+    """Colours of a factor's bins, light to dark in this order where a bin has no colour of its own; `all` is grey."""
+    bins = [name for name in names if name != "all"]
+    found = {name: COLOURS[name] for name in names if name in COLOURS}
+    if len(found) < len(names):
+        light, _, dark = (COLOURS[name] for name in ORDERED[factor])
+        steps = [step / max(len(bins) - 1, 1) for step in range(len(bins))]
+        found |= {name: between(light, dark, step) for name, step in zip(bins, steps, strict=True)}
+    return found
+
+
+def between(one: str, other: str, part: float) -> str:
+    pairs = [(int(one[place : place + 2], 16), int(other[place : place + 2], 16)) for place in (1, 3, 5)]
+    return "#" + "".join(f"{round(first + part * (second - first)):02X}" for first, second in pairs)
+
+
 def label(value: Any) -> str:
     """What a value is called in figures: `own traces` for self_generated, `nothing` for no calibration."""
     if value is None or value != value:
         return "nothing"
     return NAMES.get(value, str(value).replace("_", " "))
+
+
+def bin_label(name: str) -> str:
+    """A bin that was set by hand by its bounds alone, .2–.5 for pass0.2to0.5; any other name as it is."""
+
+    def bounds(found: re.Match) -> str:
+        return f"{plain_number(float(found[1]))}\N{EN DASH}{plain_number(float(found[2]))}"
+
+    return re.sub(r"\b(?:pass|level|length|tokens)([\d.]+)to([\d.]+)", bounds, name)
 
 
 def sparsity_label(sparsity: float, pattern: str) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from analysis.arms import Arm, Arms, Data, gather
 from analysis.figures import captions, findings, panels, plotted
 from analysis.figures.matrix import draw_matrix, held_out_matrix, matrix_height
-from analysis.style import GREY, Drawing, colour, new_figure
+from analysis.style import Drawing, new_figure, shades
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,10 +65,8 @@ def found(arms: Arms, factor: str, baseline: Arm | None, tests: Callable) -> lis
 def draw_bins(figure: "FigureBase", arms: Arms, table: "pd.DataFrame", factor: str) -> bool:
     """Accuracy and KL beside each other, the bins in order, `all` set apart; True where an axis is broken."""
     at = places([arm.values[factor] for arm in arms])
-    looks = {
-        ("", bin_): panels.Look(place, GREY if bin_ == "all" else colour(bin_, step))
-        for step, (bin_, place) in enumerate(at.items())
-    }
+    inks = shades(factor, list(at))
+    looks = {("", bin_): panels.Look(place, inks[bin_]) for bin_, place in at.items()}
     shown, broken = plotted.measures(arms), False
     for axes, measure in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         part = table[table["panel"] == measure]

@@ -198,8 +198,9 @@ def caption(priced: list[Priced]) -> str:
     timed = all(one.run["dense_seconds"] == one.run["dense_seconds"] for one in priced)
     parts = [
         f"**What accuracy costs.** {' '.join(measured)}",
-        f"{len(priced)} {'arm' if len(priced) == 1 else 'arms'} (pruner, sparsity, calibration), "
-        f"calibration {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}." * bool(seeds),
+        f"{arms_told(priced)}; calibration {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}."
+        if seeds
+        else f"{arms_told(priced)}.",
         "Left: against the mean number of generated tokens, a truncated answer counted to where it was cut; right: "
         "against the seconds that answering took.",
         "Filled: means of an arm; open: one calibration seed each;" if (len(seeds) > 1) else "Filled: means;",
@@ -208,6 +209,12 @@ def caption(priced: list[Priced]) -> str:
         + ("." if timed else "; nobody timed it, so that it has no place on the right."),
     ]
     return " ".join(part for part in [*parts, captions.synthetic() * captions.is_synthetic(priced[0].arms)] if part)
+
+
+def arms_told(priced: list[Priced]) -> str:
+    if len(priced) <= findings.MANY:
+        return ", ".join(dict.fromkeys(one.name for one in priced))
+    return f"{len(priced)} arms of {', '.join(dict.fromkeys(label(one.run['pruner']) for one in priced))}"
 
 
 def found(priced: list[Priced]) -> list[str]:

@@ -10,12 +10,12 @@ from analysis.comparable import rank
 from analysis.figures import FIGURES, captions, findings, panels, plotted
 from analysis.figures.bins import APART, places
 from analysis.figures.matrix import draw_matrix, held_out_matrix, matrix_height
-from analysis.style import GREY, Drawing, colour, new_figure
+from analysis.style import ORDERED, Drawing, new_figure, shades
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
 
-DIFFICULTIES, LENGTHS = ("easy", "medium", "hard"), ("short", "moderate", "long")
+LENGTHS = ORDERED["length"]
 HEIGHT = 2.35  # inches, of accuracy and KL with their legends
 
 
@@ -81,7 +81,7 @@ def draw_grid(figure: "FigureBase", arms: Arms, table: pd.DataFrame) -> bool:
     """Length on x, a line through the bins of length for each difficulty; True where an axis is broken."""
     at = places(sorted({arm.values["length"] for arm in arms}, key=lambda length: rank("length", length)))
     kinds = list(dict.fromkeys(arm.values["difficulty"] for arm in arms))
-    inks = {kind: GREY if kind == "all" else colour(kind, step) for step, kind in enumerate(kinds)}
+    inks = shades("difficulty", kinds)
     looks = {}
     for step, kind in enumerate(kinds):
         side = 0.19 * (step - (len(kinds) - 1) / 2)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.arms import Arm, Arms
-from analysis.style import SMALL
+from analysis.style import SMALL, bin_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +69,7 @@ def draw_matrix(
     axes.set_ylim(max(names.values()) + 0.5, -0.5)
     labels = [f"{SHORT.get(bin_, bin_)}\nn {count:,}" for _, bin_, count in columns]
     axes.set_xticks([sum(span) / 2 for span in spans.values()], labels)
-    axes.set_yticks(list(names.values()), list(names))
+    axes.set_yticks(list(names.values()), [bin_label(name) for name in names])
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)

@@ -43,7 +43,9 @@ def source_name(arm: Arm) -> str:
 
 
 def source_of(arm: Arm) -> str:
-    return arm.values["calibration"]
+    """What the colour means; `nothing` where a pruner needs no calibration."""
+    source = arm.values["calibration"]
+    return source if isinstance(source, str) else "nothing"
 
 
 def draw(figure: "Figure", arms: Arms, table, names: list[str], apart: bool) -> None:

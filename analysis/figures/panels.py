@@ -5,18 +5,20 @@ Every artist carries a gid, panel/kind/series/arm, by which it is found again in
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from analysis.figures.plotted import MEASURES
-from analysis.style import BLACK, GREY, LIGHT, plain_number
+from analysis.style import BLACK, GREY, LIGHT, bin_label, plain_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import FigureBase
 
+CHARACTER = 0.052  # inches, of tick labels on average
 LOG_FROM = 8.0  # largest / smallest mean above which an axis is logarithmic
 BREAK_FROM = 1.0  # distance of the dense line from the arms, in units of their own range, above which it is broken
 
@@ -164,10 +166,14 @@ def title(axes: "Axes", measure: str, which: str) -> None:
 
 
 def factor_axis(axes: "Axes", labels: Mapping[str, float], which: str, apart: float | None, ends: float = 0.6) -> None:
-    """Names at their places; a thin line sets apart what stands before `apart`."""
-    places = list(labels.values())
+    """Names at their places, on two levels where one is too narrow; a line sets apart what stands before `apart`."""
+    places, names = list(labels.values()), [bin_label(name) for name in labels]
+    if which == "x" and collide(
+        names, places, inches=0.38 * axes.figure.get_figure(root=True).get_figwidth(), ends=ends
+    ):
+        names = ["\n" * (step % 2) + name for step, name in enumerate(names)]
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_ticks(places, list(labels))
+    axis.set_ticks(places, names)
     axis.set_tick_params(length=0)
     axis.grid(False)
     _limits(axes, which, min(places) - ends, max(places) + ends)
@@ -175,6 +181,13 @@ def factor_axis(axes: "Axes", labels: Mapping[str, float], which: str, apart: fl
         axes.invert_yaxis()
     if apart is not None:
         set_apart(axes, apart, which)
+
+
+def collide(names: list[str], places: list[float], inches: float, ends: float) -> bool:
+    """Whether neighbours would touch on an axis of this length, at CHARACTER inches a character."""
+    unit = inches / (max(places) - min(places) + 2 * ends)
+    pairs = pairwise(zip(names, places, strict=True))
+    return any((len(one) + len(other)) / 2 * CHARACTER > (right - left) * unit for (one, left), (other, right) in pairs)
 
 
 def set_apart(axes: "Axes", place: float, which: str) -> None:

@@ -25,7 +25,7 @@ def pattern_of(arm: Arm) -> str:
 
 
 def full_name(arm: Arm) -> str:
-    return f"{pruned_how(arm)} on {label(arm.values['calibration'])}"
+    return pruned_how(arm) if source_of(arm) == "nothing" else f"{pruned_how(arm)} on {label(source_of(arm))}"
 
 
 def found(arms: Arms) -> list[str]:
@@ -45,7 +45,7 @@ def compare(family: findings.Family, arms: Arms, one: Arm, other: Arm) -> None:
     The data matter more than the pruner where own traces win under either pruner against the other source under the
     other pruner. KL is compared between pruners only.
     """
-    data = one.values["calibration"] == "self_generated" != other.values["calibration"]
+    data = source_of(one) == "self_generated" != source_of(other)
     pruner = source_of(one) == source_of(other) and arms.arms.index(one) > arms.arms.index(other)
     for measure in plotted.measures(arms):
         if (data and measure == "accuracy") or pruner:

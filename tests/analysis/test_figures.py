@@ -8,7 +8,8 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_studies import template_names, write_cell, write_study
+from matplotlib.transforms import Bbox
+from synthetic_studies import Problems, template_names, write_cell, write_study
 
 from analysis import figures, load_divergence, load_runs, load_samples
 from analysis.arms import Data
@@ -74,9 +75,13 @@ def test_no_text_overlaps_another_leaves_the_figure_or_is_too_small(drawn, name,
     drawing, texts = drawn(name, width)
     assert drawing.figure.get_size_inches()[0] == WIDTHS[width]
     assert len(texts) > 5
+    check_legible(drawing, texts)
+
+
+def check_legible(drawing, texts):
     with drawing_style():
         renderer = drawing.figure.canvas.get_renderer()
-        boxes = {text: text.get_window_extent(renderer) for text in texts}
+        boxes = {text: written(text, text.get_window_extent(renderer)) for text in texts}
     page = drawing.figure.bbox
     for text, box in boxes.items():
         assert text.get_fontsize() >= max(SMALLEST, SMALL), text
@@ -86,6 +91,60 @@ def test_no_text_overlaps_another_leaves_the_figure_or_is_too_small(drawn, name,
         across = min(box.x1, other_box.x1) - max(box.x0, other_box.x0)
         along = min(box.y1, other_box.y1) - max(box.y0, other_box.y0)
         assert across <= 0.5 or along <= 0.5, f"{one.get_text()!r} overlaps {other.get_text()!r}"
+
+
+def written(text, box):
+    """The box of a text without the empty lines before it, which put it on a lower level."""
+    lines = text.get_text().split("\n")
+    empty = next(place for place, line in enumerate(lines) if line)
+    return Bbox([[box.x0, box.y0], [box.x1, box.y1 - box.height * empty / len(lines)]])
+
+
+def test_the_check_of_overlaps_sees_them(data):
+    drawing = figures.draw("smoke", data.of("smoke"))
+    with drawing_style():
+        text = drawing.figure.text(0.5, 0.02, "over the legend", ha="center")
+        with pytest.raises(AssertionError, match="overlaps"):
+            check_legible(drawing, texts_of(drawing))
+        text.set(x=0.95, y=0.5, text="out of the figure", ha="left")
+        with pytest.raises(AssertionError, match="leaves the figure"):
+            check_legible(drawing, texts_of(drawing))
+
+
+def test_bins_that_were_set_by_hand_are_legible_too(tmp_path):
+    about = Problems()
+    for low, high in [(0, 20), (20, 40), (40, 60), (60, 80), (80, 100)]:
+        for seed in "01":
+            write_cell(tmp_path, "length_effect", {"length.percentile": f"[{low}, {high}]", "seed": seed}, about)
+    data = Data(load_runs(tmp_path), load_samples(tmp_path), load_divergence(tmp_path))
+    drawing = figures.draw("length_effect", data)
+    texts = texts_of(drawing)
+    check_legible(drawing, texts)
+    shown = [text.get_text().strip() for text in texts]
+    assert all(shown.count(name) == 3 for name in ("0–20", "20–40", "40–60", "60–80", "80–100"))
+    assert "relative to the mean" in shown and "column's mean" in drawing.caption, "there is no `all` arm"
+    assert any("needs three bins of length, not 5" in line for line in drawing.findings)
+
+
+def test_a_pruner_that_needs_no_calibration_stands_beside_the_others(tmp_path, data):
+    part = data.of("pruner_comparison")
+    one = part.runs.iloc[[0]].assign(cell="m", pruner="magnitude", seed=np.nan, tokens=np.nan)
+    one = one.assign(calibration=None, token_weights=None, correctness=None)
+    samples, divergence = (
+        table[(table["cell"] == part.runs["cell"].iloc[0]) & (table["study"] == "pruner_comparison")].assign(cell="m")
+        for table in (part.samples, part.divergence)
+    )
+    both = Data(
+        pd.concat([part.runs, one]), pd.concat([part.samples, samples]), pd.concat([part.divergence, divergence])
+    )
+    for name in ("pruner_comparison", "cost"):
+        drawing = figures.draw(name, both)
+        check_legible(drawing, texts_of(drawing))
+        means = drawing.table[drawing.table["kind"] == "mean"]
+        assert means["arm"].str.startswith("magnitude").sum() == 2
+    drawing = figures.draw("pruner_comparison", both)
+    lines = [line.get_gid() for axes in drawing.figure.axes for line in axes.lines if line.get_gid()]
+    assert any(gid.startswith("accuracy/mean/nothing/magnitude") for gid in lines)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,7 +11,19 @@ from synthetic_studies import write_study
 
 from analysis import figures, load_divergence, load_runs, load_samples
 from analysis.arms import Data
-from analysis.style import COLOURS, SMALL, TEXT, WIDTHS, colour, label, plain_number, save, sparsity_label
+from analysis.style import (
+    COLOURS,
+    SMALL,
+    TEXT,
+    WIDTHS,
+    bin_label,
+    colour,
+    label,
+    plain_number,
+    save,
+    shades,
+    sparsity_label,
+)
 
 GROUPS = {
     "sources": (
@@ -111,6 +123,17 @@ def test_ordered_bins_go_from_light_to_dark():
     for names in (("easy", "medium", "hard"), ("short", "moderate", "long")):
         lights = [luminance(COLOURS[name]) for name in names]
         assert lights == sorted(lights, reverse=True)
+
+
+def test_bins_that_were_set_by_hand_go_from_light_to_dark_too():
+    assert shades("length", ["all", "short", "moderate", "long"]) == {
+        name: COLOURS[name] for name in ("all", "short", "moderate", "long")
+    }
+    found = shades("length", ["all", "length0to20", "length20to60", "length60to100"])
+    lights = [luminance(shade) for name, shade in found.items() if name != "all"]
+    assert found["all"] == COLOURS["all"] and lights == sorted(set(lights), reverse=True)
+    assert bin_label("pass0.2to0.5") == ".2–.5" and bin_label("hard/tokens100to900") == "hard/100–900"
+    assert bin_label("moderate") == "moderate"
 
 
 def test_unknown_values_get_a_spare_colour_and_a_plain_name():
