@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from ssgr.progress import console
@@ -32,8 +33,12 @@ def file_hash(path: Path, length: int = 16) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:length]
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Calls `write` with a temporary path beside `path`, syncs it and renames it, so that `path` is whole or absent."""
+def write_atomically(path: Path, write: Callable[[Path], Any], checked: bool = False) -> Path:
+    """Calls `write` with a temporary path beside `path`, syncs it and renames it, so that `path` is whole or absent.
+
+    With checked=True its name gets a checksum, stem-<hash>.suffix, by which `is_sound` knows it later. Returns the
+    path that was written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     os.close(handle)
@@ -43,9 +48,55 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
+        if checked:
+            path = path.with_stem(f"{path.stem}-{file_hash(temporary)}")
         os.replace(temporary, path)
+        return path
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_sound(path: Path) -> bool:
+    """Whether the file holds the bytes that its name was made from."""
+    try:
+        return path.stem.rpartition("-")[2] == file_hash(path)
+    except OSError:
+        return False
+
+
+def remove_damaged(folder: Path, pattern: str) -> None:
+    """Removes, and says so, files whose bytes are not what their names promise; the caller holds the folder's lock."""
+    for path in sorted(folder.glob(pattern)):
+        if not is_sound(path):
+            line = f"{path} is damaged (its checksum is another): what it held is made again"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            path.unlink(missing_ok=True)
+
+
+def cached_array(folder: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """What `make` returns, kept in this folder; made once, also where several processes ask at the same time."""
+    with locked(folder.with_suffix(".lock")):
+        remove_leftovers(folder)
+        remove_damaged(folder, "array-*.npy")
+        found = next(folder.glob("array-*.npy"), None)
+        if found is None:
+            array = make()
+            found = write_atomically(folder / "array.npy", lambda path: _save_array(path, array), checked=True)
+        return np.load(found, allow_pickle=False)
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    with open(path, "wb") as file:  # np.save would add a suffix to a path
+        np.save(file, array, allow_pickle=False)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def remove_leftovers(folder: Path) -> None:

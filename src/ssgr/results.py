@@ -1,6 +1,5 @@
 """What a cell leaves in its run directory: written atomically, result.json last."""
 
-import json
 import math
 import platform
 import shutil
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import yaml
 
-from ssgr.cache import remove_leftovers, write_atomically, write_json
+from ssgr.cache import read_json, remove_leftovers, write_atomically, write_json
 from ssgr.calibration import CalibrationSet
 from ssgr.cell import Cell
 from ssgr.progress import say
@@ -86,15 +85,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 def read_result(folder: Path) -> dict[str, Any] | None:
     """A cell's result.json; None where there is none that can be read."""
-    return read_json_file(folder / "result.json")
-
-
-def read_json_file(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+    return read_json(folder / "result.json")
 
 
 def write_config(cell: Cell) -> None:

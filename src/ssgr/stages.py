@@ -132,6 +132,8 @@ def calibrate(cell: Cell, subject: Subject, clock: Clock) -> CalibrationSet | No
         length=config.length,
         seed=config.seed,
         template=subject.template,
+        weights_hash=subject.loaded.weights_hash,
+        cache=cell.cache,
         problems=problems,
         rollouts=rollouts,
     )

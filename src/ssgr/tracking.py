@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from ssgr.cache import content_hash, locked, write_json
+from ssgr.cache import content_hash, locked, read_json, write_json
 from ssgr.cell import Cell
 from ssgr.config import TrackingMode
 from ssgr.progress import say
-from ssgr.results import git_describe, plain, read_json_file
+from ssgr.results import git_describe, plain
 from ssgr.resume import lock_path
 
 RECORD = "tracking.json"  # in a cell's folder: the run that shows it
@@ -52,7 +52,7 @@ class Tracker:
     def log_finished(self, folder: Path) -> None:
         """What a finished cell left: its numbers as the summary, its grid, outcomes and divergence as tables."""
         self._try(lambda: self.run.log({name: _table(frame.head(TABLE_ROWS)) for name, frame in tables(folder)}))
-        self._try(lambda: self.run.summary.update(summary(read_json_file(folder / "result.json"))))
+        self._try(lambda: self.run.summary.update(summary(read_json(folder / "result.json"))))
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
 
 def tables(folder: Path) -> Iterator[tuple[str, pd.DataFrame]]:
     """store and selection (pass rate x length: what there was and what was taken), outcomes, divergence."""
-    calibration = read_json_file(folder / "result.json")["calibration"] or {}
+    calibration = read_json(folder / "result.json")["calibration"] or {}
     for name, part in (("store", "held"), ("selection", "taken")):
         if calibration.get("grid"):
             grid = pd.DataFrame.from_dict(calibration["grid"][part], orient="index")
@@ -105,7 +105,7 @@ def catch_up(cell: Cell) -> None:
         if is_tracked(cell):  # by another process in the meantime
             return
         with start(cell) as tracker:
-            report = read_json_file(cell.folder / "prune_report.json") or {}
+            report = read_json(cell.folder / "prune_report.json") or {}
             for block in report.get("blocks", []):
                 tracker.log_block(block)
             tracker.log_finished(cell.folder)
@@ -116,7 +116,7 @@ def is_tracked(cell: Cell) -> bool:
     wanted = destination(cell)
     if wanted["mode"] == TrackingMode.disabled:
         return True
-    record = read_json_file(cell.folder / RECORD)
+    record = read_json(cell.folder / RECORD)
     if record is None:
         return False
     there = all(record.get(name) == wanted[name] for name in ("project", "entity"))

@@ -1,6 +1,8 @@
 import dataclasses
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -30,6 +32,7 @@ PROBLEMS = [dataclasses.replace(problem, solution=f"It is {problem.answer}.") fo
 BUILT_IN = ("self_generated", "prompts_only", "reference_solutions", "general_text")
 WITHOUT_TRACES = BUILT_IN[1:]
 BUDGET = 300
+CACHE = tempfile.TemporaryDirectory(prefix="ssgr-sources-")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,14 @@ def build(name, view, tokens=BUDGET, max_seq_len=90, weights="all", seed=0, prob
     config = CalibrationConfig(name, tokens, max_seq_len, weights)
     bins = {"selection": selection(), "difficulty": difficulty(), "length": length()}
     request = CalibrationRequest(
-        config, **bins, seed=seed, template=template, problems=lambda: problems, rollouts=lambda: view
+        config,
+        **bins,
+        seed=seed,
+        template=template,
+        weights_hash="w",
+        cache=Path(CACHE.name),
+        problems=lambda: problems,
+        rollouts=lambda: view,
     )
     return SOURCES.get(name)(request)
 
@@ -164,6 +174,7 @@ def test_summary_and_parquet_say_what_was_used(view, tmp_path):
         "problems",
         "mean_trace_tokens",
         "mean_pass_rate",
+        "grid",
     ]
     assert summary["mean_trace_tokens"] == pytest.approx(BUDGET / len(built.sequences))
     for name in ("a", "b"):

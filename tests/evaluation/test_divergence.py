@@ -123,12 +123,14 @@ def test_states_are_computed_once_and_missing_files_again(tmp_path, monkeypatch)
     states = dense_states(loaded, samples, tmp_path)
     before = {path.name: path.read_bytes() for path in states.folder.iterdir()}
     states.file(1).unlink()
+    flipped = states.file(2)
+    flipped.write_bytes(flipped.read_bytes()[:-1] + b"x")
     monkeypatch.setattr(
         room, "final_states", lambda model, sequences, real=room.final_states: calls.append(1) or real(model, sequences)
     )
     calls: list[int] = []
     assert dense_states(loaded, samples, tmp_path) == states
-    assert calls == [1]
+    assert calls == [1, 1]
     assert {path.name: path.read_bytes() for path in states.folder.iterdir()} == before
     assert dense_states(loaded, make_samples(5), tmp_path).folder != states.folder
 

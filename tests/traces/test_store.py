@@ -70,24 +70,30 @@ def test_traces_of_a_changed_problem_are_not_used(store, changed):
     assert view.sequences(view.traces)[0][1].tolist() == [7, 8]
 
 
-def test_half_written_parts_are_ignored_and_replaced(store):
+@pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: whole[:-1] + b"x"])
+def test_damaged_parts_are_ignored_said_and_replaced(store, damage, capsys):
     store.append([trace("p0", 0)])
     store.append([trace("p1", 0)])
     parts = store.folder / "traces"
+    (second,) = parts.glob("part-00001-*.parquet")
     leftover = parts / ".part-00002.parquet.abc.partial"
     leftover.write_bytes(b"PAR1")
-    whole = (parts / "part-00001.parquet").read_bytes()
-    (parts / "part-00001.parquet").write_bytes(whole[: len(whole) // 2])
+    whole = second.read_bytes()
+    second.write_bytes(damage(whole))
     opened = TraceStore.open(store.folder)
     assert opened.missing(["p0", "p1"], 1) == [("p1", 0)]
+    assert second.exists(), "a reader without the lock removes nothing"
+    opened = TraceStore.open(store.folder, {"the": "manifest"})
+    assert f"{second.name} is damaged" in capsys.readouterr().err.replace("\n", "")
     opened.append([trace("p1", 0)])
     assert not leftover.exists()
-    assert (parts / "part-00001.parquet").read_bytes() == whole
+    assert second.read_bytes() == whole
 
 
 def test_a_part_holds_the_documented_columns(store):
     store.append([trace("p0", 0)])
-    columns = pq.read_schema(store.folder / "traces" / "part-00000.parquet").names
+    (part,) = (store.folder / "traces").iterdir()
+    columns = pq.read_schema(part).names
     wanted = ["problem_id", "rollout", "prompt_ids", "output_ids", "finish_reason", "correct", "answer"]
     assert columns[:7] == wanted
 

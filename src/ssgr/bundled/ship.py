@@ -21,8 +21,9 @@ from omegaconf import OmegaConf
 from scipy.stats import spearmanr
 
 from ssgr.bundled import problems as generator
+from ssgr.cache import read_json, write_atomically
 from ssgr.cell import fill
-from ssgr.cli import folder
+from ssgr.composition import folder
 from ssgr.config import Config, register_schemas
 from ssgr.engines.base import ENGINES
 from ssgr.evaluation.dense import dense
@@ -53,7 +54,8 @@ def pack(store: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     (target / "traces").mkdir(parents=True)
     options = {"compression": "zstd", "compression_level": 22, "use_dictionary": False, "write_statistics": False}
-    pq.write_table(table, target / "traces" / "part-00000.parquet", data_page_size=64 << 20, **options)
+    part = target / "traces" / "part-00000.parquet"
+    write_atomically(part, lambda path: pq.write_table(table, path, data_page_size=64 << 20, **options), checked=True)
     problems = pq.read_table(store / "problems.parquet")
     pq.write_table(problems, target / "problems.parquet", compression="zstd", compression_level=22)
     shutil.copy(store / "manifest.json", target / "manifest.json")
@@ -111,7 +113,8 @@ def main() -> None:
         shutil.rmtree(HERE / "dense_samples", ignore_errors=True)
         found = dense(engine, loaded, template, config.evaluation, None, cache)
         pack(found.store.folder, HERE / "dense_samples")
-    card = {"store": statistics(view), "dense": found.accuracy.metrics}
+    card = read_json(HERE / "card.json") or {}  # `speed` stays: it is measured by finished cells, not here
+    card |= {"weights": loaded.weights_hash, "store": statistics(view), "dense": found.accuracy.metrics}
     (HERE / "card.json").write_text(json.dumps(card, indent=2, default=float) + "\n")
     print(json.dumps(card, indent=2, default=float))
 

@@ -91,7 +91,10 @@ class CalibrationSet:
 
 @dataclass
 class CalibrationRequest:
-    """What a source may use: its options (nulls filled), and how to get problems and rollouts if it reads them."""
+    """What a source may use: its options (nulls filled), and how to get problems and rollouts if it reads them.
+
+    `weights_hash` names the model and its tokenizer in the cache.
+    """
 
     config: CalibrationConfig
     selection: SelectionConfig
@@ -99,6 +102,8 @@ class CalibrationRequest:
     length: LengthConfig
     seed: int
     template: PromptTemplate
+    weights_hash: str
+    cache: Path
     problems: Callable[[], list[Problem]]
     rollouts: Callable[[], StoreView]
 

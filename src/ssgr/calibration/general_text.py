@@ -1,10 +1,10 @@
 """A fixed English text that the package ships: calibration that knows nothing of the task."""
 
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from ssgr.cache import cached_array, content_hash, file_hash
 from ssgr.calibration import CalibrationRequest, CalibrationSet, source
 from ssgr.calibration.budget import fill, token_weights
 from ssgr.errors import UserError
@@ -17,7 +17,10 @@ TEXT = Path(__file__).parents[1] / "bundled" / "general_text.txt"
 def general_text(request: CalibrationRequest) -> CalibrationSet:
     """Windows of max_seq_len tokens, one after another from a seeded start and round the end, none twice."""
     config = request.config
-    tokens = _tokenised(request.template.tokenizer, TEXT)
+    tokens = cached_array(
+        request.cache / "text" / content_hash([request.weights_hash, file_hash(TEXT)]),
+        lambda: _tokenised(request.template.tokenizer, TEXT),
+    )
     if len(tokens) < config.tokens:
         raise UserError(
             f"calibration=general_text: the shipped text holds {len(tokens):,} of this model's tokens and "
@@ -32,7 +35,6 @@ def general_text(request: CalibrationRequest) -> CalibrationSet:
     return CalibrationSet(config.name, sequences, weights, [None] * len(sequences))
 
 
-@lru_cache(maxsize=2)  # the cells of a sweep share their tokenizer
 def _tokenised(tokenizer, path: Path) -> np.ndarray:
     text = path.read_text(encoding="utf-8")
     return np.asarray(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=np.int32)

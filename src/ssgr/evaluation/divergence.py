@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from ssgr.cache import content_hash, locked, remove_leftovers, write_atomically
+from ssgr.cache import content_hash, is_sound, locked, remove_damaged, remove_leftovers, write_atomically
 from ssgr.evaluation.accuracy import standard_error
 from ssgr.evaluation.held_out import CELLS, HeldOut
 from ssgr.progress import track
@@ -41,10 +41,12 @@ class DenseStates:
         return load_file(self.file(batch), device=str(device))["states"]
 
     def missing(self) -> list[int]:
-        return [batch for batch in range(len(self.batches)) if not self.file(batch).is_file()]
+        """The batches whose file is not there, or not as it was written."""
+        files = map(self.file, range(len(self.batches)))
+        return [batch for batch, file in enumerate(files) if file is None or not is_sound(file)]
 
-    def file(self, batch: int) -> Path:
-        return self.folder / f"states-{batch:05d}.safetensors"
+    def file(self, batch: int) -> Path | None:
+        return next(self.folder.glob(f"states-{batch:05d}-*.safetensors"), None)
 
 
 @dataclass
@@ -88,6 +90,7 @@ def dense_states(loaded: "LoadedModel", samples: HeldOut, folder: Path) -> Dense
     if states.missing():
         with locked(folder.with_suffix(".lock")):
             remove_leftovers(folder)
+            remove_damaged(folder, "states-*.safetensors")
             write_states(loaded.model, samples, states)
     return states
 
@@ -98,7 +101,8 @@ def write_states(model: "PreTrainedModel", samples: HeldOut, states: DenseStates
         for batch in missing:
             sequences = [samples.sequences[row] for row in states.batches[batch]]
             tensors = {"states": final_states(model, sequences).cpu().contiguous()}
-            write_atomically(states.file(batch), lambda path, tensors=tensors: save_file(tensors, path))
+            path = states.folder / f"states-{batch:05d}.safetensors"
+            write_atomically(path, lambda path, tensors=tensors: save_file(tensors, path), checked=True)
             bar.advance()
 
 

@@ -1,6 +1,5 @@
 """An lm-eval model over an Engine, and lm-eval run quietly with it."""
 
-import json
 import logging
 import random
 import time
@@ -16,7 +15,7 @@ from lm_eval.api.model import LM
 from lm_eval.evaluator import evaluate as lm_evaluate
 from lm_eval.tasks import TaskManager
 
-from ssgr.cache import write_json
+from ssgr.cache import read_json, write_json
 from ssgr.config import EvaluationConfig
 from ssgr.engines.base import Engine, Generation, Sampling
 from ssgr.evaluation.files import TASKS
@@ -129,8 +128,7 @@ def run_lm_eval(lm: EngineLM, config: EvaluationConfig, sampling: Sampling, repe
 
 def timing(store: TraceStore) -> dict[str, float]:
     """Seconds of generation and the tokens made in them, over all processes that added to the store."""
-    path = store.folder / "timing.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"seconds": 0.0, "tokens": 0}
+    return read_json(store.folder / "timing.json") or {"seconds": 0.0, "tokens": 0}
 
 
 def _add_seconds(store: TraceStore, seconds: float, tokens: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssgr.cache import content_hash, write_json
+from ssgr.cache import read_json as cache_json
 from ssgr.config import ModelConfig
 from ssgr.errors import UserError
 
@@ -156,17 +157,17 @@ def weights_hash(folder: Path, cache: Path) -> str:
     files = {path.name: path for pattern in IDENTITY_PATTERNS for path in folder.glob(pattern) if path.is_file()}
     stats = {name: [path.stat().st_size, path.stat().st_mtime_ns] for name, path in sorted(files.items())}
     memo = cache / "weights" / f"{content_hash(str(folder.resolve()))}.json"
-    if memo.is_file():
-        remembered = read_json(memo)
-        if remembered.get("files") == stats:
-            return remembered["hash"]
+    remembered = cache_json(memo) or {}
+    if remembered.get("files") == stats and remembered.get("check") == content_hash([stats, remembered.get("hash")]):
+        return remembered["hash"]
     digest = hashlib.sha256()
     for name in sorted(files):
         with open(files[name], "rb") as file:
             digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     value = digest.hexdigest()[:16]
     with suppress(OSError):  # a cache that cannot be written costs time, not the run
-        write_json(memo, {"folder": str(folder.resolve()), "files": stats, "hash": value})
+        check = content_hash([stats, value])
+        write_json(memo, {"folder": str(folder.resolve()), "files": stats, "hash": value, "check": check})
     return value
 
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssgr.cache import write_json
+from ssgr.cache import read_json, write_json
 from ssgr.cell import Cell
-from ssgr.results import SCHEMA_VERSION, read_json_file
+from ssgr.results import SCHEMA_VERSION
 
 FILE = "study.json"
 
@@ -26,4 +26,4 @@ def write_grids(asked: Sequence[tuple[Cell, list[str]]]) -> None:
 
 def read_grid(folder: Path) -> list[dict[str, Any]]:
     """The cells that the study in this folder was last asked for; none where it does not say."""
-    return (read_json_file(folder / FILE) or {}).get("cells", [])
+    return (read_json(folder / FILE) or {}).get("cells", [])

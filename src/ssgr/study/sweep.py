@@ -15,6 +15,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from ssgr import resume, tracking
+from ssgr.cache import read_json
 from ssgr.cell import Cell, describe
 from ssgr.composition import as_object, explain
 from ssgr.errors import UserError
@@ -142,7 +143,7 @@ def settle(job: Job, since: float) -> bool:
     for status, name in (("finished", "result.json"), ("failed", "failure.json")):
         path = folder / name
         if path.is_file() and path.stat().st_mtime >= since:
-            found: dict[str, Any] = resume.read_json_file(path) or {}
+            found: dict[str, Any] = read_json(path) or {}
             message = "" if status == "finished" else f"{found.get('stage')}: {found.get('error')}"
             job.outcome = resume.outcome(status, job.cell, message, found if status == "finished" else None)
             return True

@@ -1,8 +1,9 @@
 """The trace store: what an engine sampled, token by token, in parquet parts that are written once.
 
-<folder>/manifest.json, problems.parquet and traces/part-NNNNN.parquet. A part appears whole or not at all, holds no
-time of writing, and is never changed. Each row carries a hash of its problem's question and gold answer, so that
-traces of a problem that has changed since are not used.
+<folder>/manifest.json, problems.parquet and traces/part-NNNNN-<checksum>.parquet. A part appears whole or not at all,
+holds no time of writing, and is never changed; one whose bytes are not what its name promises is not read. Each row
+carries a hash of its problem's question and gold answer, so that traces of a problem that has changed since are not
+used.
 """
 
 import hashlib
@@ -18,7 +19,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssgr.cache import content_hash, remove_leftovers, write_atomically, write_json
+from ssgr.cache import (
+    content_hash,
+    is_sound,
+    read_json,
+    remove_damaged,
+    remove_leftovers,
+    write_atomically,
+    write_json,
+)
 from ssgr.engines.base import Sampling
 from ssgr.errors import UserError
 from ssgr.traces.problems import Problem
@@ -37,6 +46,7 @@ SCHEMA = pa.schema(
         "content": pa.string(),  # Problem.content, empty where the store knows no such problem
     }
 )
+PARTS = "part-*.parquet"
 INDEX_COLUMNS = [name for name in SCHEMA.names if name not in ("prompt_ids", "output_ids")]
 PROBLEM_SCHEMA = pa.schema(
     {
@@ -107,9 +117,10 @@ class TraceStore:
         if manifest is not None:
             remove_leftovers(folder)
             remove_leftovers(folder / "traces")
-        if not (folder / "manifest.json").is_file():
+            remove_damaged(folder / "traces", PARTS)
+        if read_json(folder / "manifest.json") is None:
             if manifest is None:
-                raise UserError(f"no trace store in {folder} (manifest.json is missing)")
+                raise UserError(f"no trace store in {folder} (manifest.json is missing or broken)")
             write_json(folder / "manifest.json", manifest)
         return cls(folder)
 
@@ -120,9 +131,7 @@ class TraceStore:
     def refresh(self) -> None:
         """Reads again what lies on disk, such as after waiting for another process."""
         self._parts = {path.name: index for path in self._part_files() if (index := _read_index(path)) is not None}
-        path = self.folder / "problems.parquet"
-        rows = pq.read_table(path).to_pylist() if path.is_file() else []
-        self._problems = {row["problem_id"]: Problem(**row) for row in rows}
+        self._problems = _read_problems(self.folder / "problems.parquet")
         self._index: pd.DataFrame | None = None
 
     @property
@@ -164,10 +173,11 @@ class TraceStore:
             return
         folder = self.folder / "traces"
         remove_leftovers(folder)
-        number = next(n for n in range(len(self._parts) + 1) if _part_name(n) not in self._parts)
-        path = folder / _part_name(number)
+        taken = {_number(name) for name in self._parts}
+        number = next(n for n in range(len(taken) + 1) if n not in taken)
         table = pa.Table.from_pylist([self._row(trace) for trace in traces], SCHEMA)
-        write_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+        path = folder / f"part-{number:05d}.parquet"
+        path = write_atomically(path, lambda part: pq.write_table(table, part, compression="zstd"), checked=True)
         self._parts[path.name] = _index_of(table, path.name)
         self._index = None
 
@@ -188,7 +198,7 @@ class TraceStore:
         return found
 
     def _part_files(self) -> list[Path]:
-        return sorted((self.folder / "traces").glob("part-*.parquet"))
+        return sorted((self.folder / "traces").glob(PARTS))
 
     def _row(self, trace: Trace) -> dict[str, Any]:
         problem = self._problems.get(trace.problem_id)
@@ -235,16 +245,21 @@ class StoreView:
         return self.store.read(rows["part"], rows["row"])
 
 
-def _part_name(number: int) -> str:
-    return f"part-{number:05d}.parquet"
+def _number(part: str) -> int:
+    return int(part.split("-")[1])
+
+
+def _read_problems(path: Path) -> dict[str, Problem]:
+    """By id; none where the file is not there or cannot be read, since whoever adds traces sets the problems first."""
+    try:
+        return {row["problem_id"]: Problem(**row) for row in pq.read_table(path).to_pylist()}
+    except (pa.ArrowInvalid, OSError):
+        return {}
 
 
 def _read_index(path: Path) -> pd.DataFrame | None:
-    """None for a file that is no whole parquet file: its rows count as missing, and the next append replaces it."""
-    try:
-        return _index_of(pq.read_table(path, columns=INDEX_COLUMNS), path.name)
-    except (pa.ArrowInvalid, OSError):
-        return None
+    """None for a damaged part: its rows count as missing, and whoever writes next removes it."""
+    return _index_of(pq.read_table(path, columns=INDEX_COLUMNS), path.name) if is_sound(path) else None
 
 
 def _index_of(table: pa.Table, part: str) -> pd.DataFrame:
