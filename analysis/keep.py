@@ -15,6 +15,7 @@ from ssgr.cache import write_atomically
 from ssgr.errors import UserError
 
 SMALLER = {pa.float64(): pa.float32(), pa.int64(): pa.int32()}
+FIVE_DIGITS = ("kl_sum", "nll", "nll_dense")  # kl x tokens has the first in full; no figure reads the others
 NOWHERE = ("runs_dir", "cache_dir")
 
 
@@ -53,9 +54,9 @@ def copy_cell(cell: DiskCell, folder: Path, histories: bool) -> Path:
 def write_small(table: pa.Table, path: Path) -> None:
     """Numbers in 32 bits and their bytes in streams, ids as what changes from one to the next, text as dictionaries."""
     table = table.cast(pa.schema([field.with_type(SMALLER.get(field.type, field.type)) for field in table.schema]))
-    if "kl_sum" in table.column_names:  # kl x tokens has it in full
-        place = table.column_names.index("kl_sum")
-        table = table.set_column(place, "kl_sum", pa.array(five_digits(table["kl_sum"].to_numpy())))
+    for place, name in enumerate(table.column_names):
+        if name in FIVE_DIGITS:
+            table = table.set_column(place, name, pa.array(five_digits(table[name].to_numpy())))
     encodings = {"problem_id": "DELTA_BYTE_ARRAY"}
     encodings |= {field.name: "BYTE_STREAM_SPLIT" for field in table.schema if field.type in SMALLER.values()}
     pq.write_table(
@@ -71,8 +72,9 @@ def write_small(table: pa.Table, path: Path) -> None:
 
 
 def five_digits(values: np.ndarray) -> np.ndarray:
-    """float32 without the last 8 of its 24 bits of precision, whose bytes no compression can shorten."""
-    return (values.astype(np.float32).view(np.uint32) & np.uint32(0xFFFFFF00)).view(np.float32)
+    """float32 rounded to 16 of its 24 bits of precision: no compression can shorten the last ones."""
+    bits = values.astype(np.float32).view(np.uint32) + np.uint32(0x80)
+    return (bits & np.uint32(0xFFFFFF00)).view(np.float32)
 
 
 def copy_json(original: Path, copy: Path) -> None:

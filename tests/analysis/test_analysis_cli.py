@@ -171,7 +171,7 @@ def same(load, folder: Path, left_out=()):
     assert original.columns.tolist() == copy.columns.tolist() and len(original) == len(copy) > 0
     for column in original:
         if original[column].dtype == float:
-            close = 1e-4 if column == "kl_sum" else 1e-6
+            close = 2**-16 if column in ("kl_sum", "nll", "nll_dense") else 1e-7
             assert np.allclose(original[column], copy[column], rtol=close, atol=0, equal_nan=True), column
         else:
             assert original[column].equals(copy[column]), column
