@@ -18,7 +18,7 @@ def conclude(outcomes: Sequence[Outcome]) -> int:
     several = len(outcomes) > 1 and not all(outcome.status in ("planned", "refused") for outcome in outcomes)
     if several:
         Console(soft_wrap=True).print(table(outcomes))
-    for line in dict.fromkeys(filter(None, (spoken_outcome(outcome, several) for outcome in outcomes))):
+    for line in dict.fromkeys(filter(None, (spoken_outcome(outcome, len(outcomes) == 1) for outcome in outcomes))):
         say(f"ssgr: {line}")
     if several or any(outcome.status == "planned" for outcome in outcomes[1:]):
         counts = Counter(outcome.status for outcome in outcomes)
@@ -28,13 +28,11 @@ def conclude(outcomes: Sequence[Outcome]) -> int:
     return max((outcome.exit_status for outcome in outcomes), default=0)
 
 
-def spoken_outcome(outcome: Outcome, several: bool) -> str:
-    """What is to be said of one cell, where the table does not say it."""
+def spoken_outcome(outcome: Outcome, alone: bool) -> str:
+    """What is to be said of one cell, where no table says it."""
     if outcome.status in ("failed", "refused"):
-        return f"{outcome.cell}: " * bool(several and outcome.cell) + outcome.message + where(outcome)
-    if several or not outcome.message:
-        return ""
-    return f"{outcome.status} {outcome.cell}: {outcome.message}"
+        return f"{outcome.cell}: " * bool(outcome.cell and not alone) + outcome.message + where(outcome)
+    return f"{outcome.status} {outcome.cell}: {outcome.message}" if alone and outcome.message else ""
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
