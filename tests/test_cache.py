@@ -32,12 +32,22 @@ def test_damaged_files_are_named_and_removed_and_others_kept(tmp_path, capsys):
     assert "bad-" in said and "damaged" in said and "good-" not in said
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("I/O error: No space left")])
+def test_a_full_disk_leaves_nothing_and_is_named_with_its_file(error, tmp_path):
     def full(_):
-        raise OSError("No space left on device")
+        raise error
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=r"No space left on device: .*part\.bin"):
         write_atomically(tmp_path / "part.bin", full, checked=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_any_other_error_passes_as_it_is(tmp_path):
+    def broken(_):
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        write_atomically(tmp_path / "part.bin", broken)
     assert not list(tmp_path.iterdir())
 
 

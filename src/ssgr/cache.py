@@ -1,5 +1,6 @@
 """Content addresses, atomic files and locks: what every room that writes to disk shares."""
 
+import errno
 import hashlib
 import json
 import os
@@ -44,7 +45,8 @@ def write_atomically(path: Path, write: Callable[[Path], Any], checked: bool = F
     os.close(handle)
     temporary = Path(name)
     try:
-        write(temporary)
+        with disk_errors_named(path):
+            write(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
@@ -54,6 +56,18 @@ def write_atomically(path: Path, write: Callable[[Path], Any], checked: bool = F
         return path
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors_named(path: Path) -> Iterator[None]:
+    """A full disk as an OSError that names the file, whichever library met it."""
+    try:
+        yield
+    except Exception as error:
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        if not full:
+            raise
+        raise OSError(errno.ENOSPC, "No space left on device", str(path)) from error
 
 
 def is_sound(path: Path) -> bool:

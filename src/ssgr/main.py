@@ -23,7 +23,7 @@ def run(cell: Cell, wait: bool = True) -> Outcome:
     except resume.Busy:
         return resume.outcome("busy", cell)
     except Exception as error:
-        if not isinstance(error, CellError):  # a bug of ours, or of a library: one line would not do
+        if not isinstance(error, CellError | OSError):  # a bug of ours, or of a library: one line would not do
             say(traceback.format_exc())
         line = results.write_failure(cell, clock.stage, error)
         return resume.outcome("failed", cell, f"{clock.stage}: {line}")

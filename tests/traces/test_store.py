@@ -90,6 +90,19 @@ def test_damaged_parts_are_ignored_said_and_replaced(store, damage, capsys):
     assert second.read_bytes() == whole
 
 
+def test_a_broken_manifest_is_said_and_written_again_and_broken_problems_too(store, capsys):
+    store.append([trace("p0", 0)])
+    manifest = store.manifest
+    for name in ("manifest.json", "problems.parquet"):
+        (store.folder / name).write_text("{")
+    with pytest.raises(UserError, match="broken"):
+        TraceStore.open(store.folder)
+    opened = TraceStore.open(store.folder, manifest)
+    assert "manifest.json is damaged" in capsys.readouterr().err.replace("\n", "") and opened.manifest == manifest
+    opened.set_problems(make_problems(2))
+    assert opened.missing(["p0", "p1"], 1) == [("p1", 0)]
+
+
 def test_a_part_holds_the_documented_columns(store):
     store.append([trace("p0", 0)])
     (part,) = (store.folder / "traces").iterdir()

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ssgr.cache import locked
+from ssgr.cache import locked, read_json
 from ssgr.config import RolloutsConfig
 from ssgr.engines.base import Engine, Generation, Sampling
 from ssgr.errors import UserError
@@ -43,7 +43,7 @@ def collect(
     problems = list(problems[: config.problems])
     manifest = make_manifest(engine, loaded, template, config, problem_set)
     folder = store_folder(cache_root, manifest)
-    if (folder / "manifest.json").is_file():
+    if read_json(folder / "manifest.json"):
         view = TraceStore.open(folder).view(problems, config.k)
         if len(view.traces) == len(problems) * config.k:
             return view  # without waiting for a process that adds other rows

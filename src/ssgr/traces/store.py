@@ -30,6 +30,7 @@ from ssgr.cache import (
 )
 from ssgr.engines.base import Sampling
 from ssgr.errors import UserError
+from ssgr.progress import say
 from ssgr.traces.problems import Problem
 
 SCHEMA = pa.schema(
@@ -121,6 +122,8 @@ class TraceStore:
         if read_json(folder / "manifest.json") is None:
             if manifest is None:
                 raise UserError(f"no trace store in {folder} (manifest.json is missing or broken)")
+            if (folder / "manifest.json").is_file():
+                say(f"{folder / 'manifest.json'} is damaged (no JSON): it is written again")
             write_json(folder / "manifest.json", manifest)
         return cls(folder)
 
