@@ -68,7 +68,7 @@ def test_a_run_is_given_the_cell_its_history_and_its_result(tmp_path, init):
     result = json.loads((cell / "result.json").read_text())
     assert (options["group"], options["job_type"], options["name"]) == ("tracked", "prune", cell.name)
     assert (options["mode"], options["project"]) == ("offline", "ssgr") and "tracked" in options["tags"]
-    assert options["config"] == result["config"], "the resolved nested config"
+    assert options["config"] == tracking.with_joined_lists(result["config"]), "resolved, nested, lists as text too"
     assert options["dir"].name == cell.name
     blocks = [point for point in run.logged if "pruning/block" in point]
     assert [point["pruning/block"] for point in blocks] == list(range(6))
@@ -148,3 +148,35 @@ def test_a_cell_that_fails_ends_its_run_as_failed(tmp_path, init, monkeypatch):
     monkeypatch.setattr(stages, "prune_model", broken)
     assert ssgr(OFFLINE, tmp_path).status == 1
     assert init.runs[0].exit_code == 1
+
+
+def test_what_could_not_be_sent_is_kept_offline_and_sent_later_without_a_rerun(tmp_path, init, monkeypatch):
+    reachable = wandb.init
+
+    def unreachable(**options):
+        if options["mode"] == "online":
+            raise wandb.errors.CommError("timed out")
+        return reachable(**options)
+
+    monkeypatch.setattr(wandb, "init", unreachable)
+    sweep = f"-m {OFFLINE} sparsity=s40,s50 tracking=wandb"
+    done = ssgr(sweep, tmp_path)
+    assert done.status == 0 and done.err.count("W&B cannot be had (timed out)") == 1
+    assert [options["mode"] for options in init.calls] == ["offline", "offline"]
+    before = [(cell / "result.json").stat().st_mtime_ns for cell in cells(tmp_path)]
+
+    monkeypatch.setattr(wandb, "init", reachable)
+    monkeypatch.setattr(tracking, "_unreachable", False)  # as in a process of its own
+    for expected in (4, 4):  # and once they are there, nothing is sent again
+        done = ssgr(sweep, tmp_path)
+        assert done.status == 0 and "2 skipped" in done.err and len(init.calls) == expected
+    assert [options["mode"] for options in init.calls[2:]] == ["online", "online"]
+    assert [options["id"] for options in init.calls[2:]] == [options["id"] for options in init.calls[:2]]
+    assert "tiny_math/accuracy" in init.runs[2].summary
+    assert [(cell / "result.json").stat().st_mtime_ns for cell in cells(tmp_path)] == before
+
+
+def test_lists_are_there_as_text_too():
+    config = tracking.with_joined_lists({"length": {"percentile": [33.3, 66.7], "tokens": None}, "levels": [1, 2]})
+    assert config["length"] == {"percentile": [33.3, 66.7], "percentile_text": "33.3, 66.7", "tokens": None}
+    assert config["levels_text"] == "1, 2"

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,7 @@ def _open(cell: Cell, wanted: dict[str, Any]) -> tuple[str, Any]:
             return "online", _init(cell, wanted)
         except Exception as error:
             _unreachable = True
+            _forget()
             say(f"W&B cannot be had ({first_line(error)}): runs are kept offline, and `wandb sync` can send them later")
     try:
         return "offline", _init(cell, wanted | {"mode": "offline"})
@@ -146,7 +147,16 @@ def _open(cell: Cell, wanted: dict[str, Any]) -> tuple[str, Any]:
         return "offline", None
 
 
+def _forget() -> None:
+    """Ends wandb's own process, which still holds the id of a run that it could not start."""
+    import wandb
+
+    with suppress(Exception):
+        wandb.teardown()
+
+
 def _init(cell: Cell, wanted: dict[str, Any]) -> Any:
+    os.environ.setdefault("WANDB_SILENT", "true")  # what is to be said is said here
     import wandb
 
     # An offline rerun would leave a second directory under the same id: the superseded one goes.
