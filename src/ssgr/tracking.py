@@ -170,7 +170,7 @@ def _init(cell: Cell, wanted: dict[str, Any]) -> Any:
         group=cell.config.study,
         job_type="dense" if cell.is_dense else "prune",
         tags=[tag for tag in (cell.config.study, git_describe()) if tag],
-        dir=cell.folder,
+        dir=cell.folder.absolute(),  # wandb's own process need not stand where this one does
         config=with_joined_lists(plain(asdict(cell.config))),
         settings=wandb.Settings(console="off", silent=True, init_timeout=60),
     )
