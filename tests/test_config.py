@@ -73,7 +73,7 @@ def test_multirun_templates_compose(template):
     ("launcher", "plugin"), {"cores": "JoblibLauncher", "ray_gpu": "RayLauncher", "slurm_gpu": "SlurmLauncher"}.items()
 )
 def test_every_launcher_preset_composes(launcher, plugin):
-    assert sorted(path.stem for path in (CONF / "hydra" / "launcher").glob("*.yaml")) == ["cores", "ray_gpu", "slurm_gpu"]
+    assert launcher in {path.stem for path in (CONF / "hydra" / "launcher").glob("*.yaml")}
     composition.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("length_effect", [f"hydra/launcher={launcher}"], return_hydra_config=True)
