@@ -1,5 +1,11 @@
 """Cells from W&B, served on the loopback: the same tables as from disk, kept once, and one line where it fails."""
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pandas as pd
 import pytest
 import wandb
@@ -90,6 +96,22 @@ def test_what_cells_send_to_w_and_b_comes_back_as_what_they_left_on_disk(own_ses
         here, there = load(tmp_path / "runs"), load(SOURCE)
         here, there = (frame.drop(columns="folder", errors="ignore") for frame in (here, there))
         assert here["cell"].nunique() == (2 if load in (load_runs, load_samples) else 1)
+        pd.testing.assert_frame_equal(here, there)
+
+
+def test_offline_runs_are_sent_by_the_documented_command(own_session, server, tmp_path):
+    documented = Path(__file__).parents[2].joinpath("docs", "cluster.md").read_text()
+    (command,) = re.findall(r"^wandb sync .*$", documented, re.M)
+    options = f"{QUICK} study=sent".replace("tracking=disabled", "tracking=offline")
+    assert ssgr(f"-m {options} pruner=wanda seed=0,1", tmp_path).status == 0 and not server.runs
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    options = {"shell": True, "cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+    done = subprocess.run(command, **options, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for load in LOADERS:
+        here, there = load(tmp_path / "runs"), load(SOURCE)
+        here, there = (frame.drop(columns="folder", errors="ignore") for frame in (here, there))
+        assert here["cell"].nunique() == 2
         pd.testing.assert_frame_equal(here, there)
 
 
