@@ -1,7 +1,9 @@
 """Ray as the queue of a study: one task per cell, on the cards of one machine or of a cluster."""
 
 import os
+import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.singleton import Singleton
@@ -9,12 +11,16 @@ from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from omegaconf import OmegaConf, open_dict
 
 from ssgr.errors import UserError
+from ssgr.progress import say
 
 if TYPE_CHECKING:
     from hydra_plugins.ssgr_study import RayLauncher
 
 # What a worker on another machine must know to find the same files. API keys are not among them: `wandb login` there.
 CARRIED = ("SSGR_", "HF_H", "WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_BASE_URL")
+ANSWER = 10.0  # seconds within which a cluster must take a connection
+# where `ray start` leaves the address of the cluster that it started or joined
+LAST_STARTED = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray", "ray_current_cluster")
 
 
 def launch(launcher: "RayLauncher", job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
@@ -25,9 +31,10 @@ def launch(launcher: "RayLauncher", job_overrides: Sequence[Sequence[str]], firs
     except ImportError as error:
         raise UserError("hydra/launcher=ray_gpu needs ray: pip install 'ssgr[ray]'") from error
     setup_globals()
-    options = {"log_to_driver": False, "include_dashboard": False, "logging_level": "error"}
-    ray.init(**options, **OmegaConf.to_container(OmegaConf.create(launcher.init)), ignore_reinit_error=True)
+    init = OmegaConf.to_container(OmegaConf.create(launcher.init))
+    join(ray, init)
     try:
+        refuse_too_little(ray, {"GPU": launcher.num_gpus, "CPU": launcher.num_cpus}, init["address"] == "local")
         # The workers' ssgr may be another installation: everything is handed over by value that Hydra's state needs.
         task = ray.remote(run_one).options(num_gpus=launcher.num_gpus, num_cpus=launcher.num_cpus, max_retries=0)
         state = Singleton.get_state()
@@ -38,6 +45,48 @@ def launch(launcher: "RayLauncher", job_overrides: Sequence[Sequence[str]], firs
         return [result_of(ray, reference) for reference in waiting]
     finally:
         ray.shutdown()
+
+
+def join(ray: Any, init: dict[str, Any]) -> None:
+    """Starts a Ray on this machine, or joins the cluster that `init` or RAY_ADDRESS names; UserError if it cannot."""
+    if init.get("address") is None and (init.get("num_cpus") is not None or not os.environ.get("RAY_ADDRESS")):
+        init["address"] = "local"  # Ray itself would join whatever it finds on this machine
+    refuse_silence(init.get("address"))
+    options = {"log_to_driver": False, "include_dashboard": False, "logging_level": "error"}
+    try:
+        ray.init(**options, **init, ignore_reinit_error=True)
+    except ConnectionError as error:
+        if init["address"] == "auto" and not error.__cause__:
+            message = "no Ray cluster was found from this machine: ray start, or hydra.launcher.init.address=HOST:PORT"
+            raise UserError(message) from error
+        reason = str(error.__cause__ or "").strip().rpartition("\n")[2]  # the end of a traceback
+        raise UserError(f"{error}: {reason}" if reason else str(error)) from error
+
+
+def refuse_silence(address: str | None) -> None:
+    """UserError where nobody listens at the address that Ray will go to: Ray itself asks for a quarter of an hour."""
+    if address in (None, "auto"):
+        address = os.environ.get("RAY_ADDRESS") or address
+    if address == "auto" and LAST_STARTED.is_file():
+        address = LAST_STARTED.read_text(encoding="utf-8").strip()
+    host, colon, port = (address or "").rpartition(":")
+    if not colon or "://" in host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER).close()
+    except OSError as error:
+        raise UserError(f"no Ray cluster answers at {address}: {error.strerror or error}") from error
+
+
+def refuse_too_little(ray: Any, needed: dict[str, float], here: bool) -> None:
+    """UserError where no node has what a cell needs, since Ray would wait for one; a cluster may yet grow one."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(all(node.get(name, 0) >= count for name, count in needed.items()) for node in nodes):
+        return
+    wanted = " and ".join(f"{count:g} {name}" for name, count in needed.items() if count)
+    if here:
+        raise UserError(f"a cell needs {wanted}, which this machine lacks (no card: hydra.launcher.num_gpus=0)")
+    say(f"a cell needs {wanted}, which no node of this Ray cluster has: the cells wait until one joins it")
 
 
 def result_of(ray: Any, reference: Any) -> JobReturn:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,7 +107,7 @@ def launch(launcher: Launcher, jobs: Sequence[Job]) -> None:
 
 def launch_once(launcher: Launcher, jobs: Sequence[Job], deaths: Counter[str]) -> None:
     """One launch; `deaths` counts how often the process of each cell ended without an outcome."""
-    since, broken = time.time(), None
+    since, broken, before = time.time(), None, {job.cell.name: begun(job.cell) for job in jobs}
     try:
         returned = launcher.launch([job.overrides for job in jobs], initial_job_idx=0)
     except Exception as error:  # a pool that broke, a queue that refused: what came of the cells lies on disk
@@ -119,12 +119,26 @@ def launch_once(launcher: Launcher, jobs: Sequence[Job], deaths: Counter[str]) -
         elif not settle(job, since):
             broken = broken or back._return_value
             lost.append(job)
-    give_up_or_retry(lost, broken, deaths)
+    give_up_or_retry(lost, broken, deaths, before)
 
 
-def give_up_or_retry(lost: Sequence[Job], broken: Exception | None, deaths: Counter[str]) -> None:
-    """Gives the cells whose process died an outcome, or leaves them without one to be launched again."""
-    died = [job.cell.name for job in lost if resume.marker(job.cell).is_file()]
+def begun(cell: Cell) -> int | None:
+    """When the cell was last begun and not ended (nanoseconds); only ever compared with itself."""
+    try:
+        return resume.marker(cell).stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def give_up_or_retry(
+    lost: Sequence[Job], broken: Exception | None, deaths: Counter[str], before: Mapping[str, int | None] | None = None
+) -> None:
+    """Gives the cells whose process died an outcome, or leaves them without one to be launched again.
+
+    `before` says what `begun` was before the launch: what an earlier one left behind is no death in this one.
+    """
+    before = before or {}
+    died = [job.cell.name for job in lost if begun(job.cell) not in (None, before.get(job.cell.name))]
     deaths.update(died)
     why = explain(broken) if broken else "no reason is known"
     for job in lost:
