@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from io import StringIO
 
 import pytest
 import torch
 from command_line import FAST, QUICK, cells, files, ssgr, start
 from safetensors.torch import load_file, save_file
 
-from ssgr import __version__
+from ssgr import __version__, progress
 from ssgr.models.files import BUNDLED_MODEL
 
 GOOD = '{"question": "What is 1 + 1?", "answer": "2"}\n'
@@ -68,6 +69,8 @@ OPTIONS = {
     "study=a/b": ["study='a/b'", "folder name"],
     "-m study=../x seed=0,1": ["study='../x'", "folder name"],
     "device=gpu": ["device=gpu", "auto, cpu, cuda"],
+    "runs_dir=. study=good.jsonl": ["study=good.jsonl", "written"],
+    "-m runs_dir=. study=good.jsonl seed=0,1": ["study=good.jsonl", "written"],
     "runs_dir=good.jsonl/runs": ["runs_dir=good.jsonl/runs", "written"],
     "cache_dir=good.jsonl/cache": ["cache_dir=good.jsonl/cache", "written"],
     "model=hub model.path=./nowhere": ["nowhere", "no such folder"],
@@ -216,6 +219,38 @@ def test_an_output_that_cannot_be_written_does_not_cost_the_result(tmp_path, mon
     done = ssgr(FAST, tmp_path)
     assert done.status == 0 and "closed" in done.err
     assert (cells(tmp_path)[0] / "result.json").is_file()
+
+
+def test_a_study_whose_output_is_closed_or_full_runs_to_its_end(tmp_path, monkeypatch):
+    class Full(StringIO):
+        def write(self, _):
+            raise OSError(28, "No space left on device")
+
+    class Closed(StringIO):
+        def write(self, _):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    for number, stream in enumerate((Full(), Closed())):
+        monkeypatch.setattr(progress.Output, "file", property(lambda self, stream=stream: stream))
+        done = ssgr(f"-m {FAST} sparsity=s40,s50 study=s{number}", tmp_path)
+        assert done.status == 0 and "ssgr: 2 cells: 2 " in done.err and "could not be written" in done.err
+        assert "Traceback" not in done.err and len(cells(tmp_path, f"s{number}")) == 2
+
+
+def test_a_failure_leaves_the_result_of_another_process_alone(tmp_path, monkeypatch):
+    from ssgr import stages
+
+    assert ssgr(FAST, tmp_path).status == 0
+    (cell,) = cells(tmp_path)
+    before = (cell / "result.json").read_bytes()
+
+    def broken(*_):
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(stages, "load", broken)
+    done = ssgr(f"{FAST} overwrite=true", tmp_path)
+    assert done.status == 1 and "out of memory" in done.err
+    assert (cell / "result.json").read_bytes() == before and not (cell / "failure.json").exists()
 
 
 def test_version_and_help_from_the_console_script(tmp_path):

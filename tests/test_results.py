@@ -170,7 +170,9 @@ def test_a_cell_of_another_study_is_copied_and_not_rerun(grid):
     assert done.status == 0 and "copied from" in done.err
     (copy,) = cells(grid, "second")
     original = grid / "runs" / "single" / copy.name
-    assert result_of(copy) == result_of(original) | {"study": "second"}
+    config = result_of(original)["config"] | {"study": "second"}
+    assert result_of(copy) == result_of(original) | {"study": "second", "config": config}
+    assert yaml.safe_load((copy / "config.yaml").read_text()) == config
     assert (copy / "samples.parquet").read_bytes() == (original / "samples.parquet").read_bytes()
     assert files(copy) == files(original)
 

@@ -4,6 +4,7 @@ Hydra imports this module in every program that uses it, so nothing of ours is i
 """
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -31,6 +32,10 @@ class RayLauncher(Launcher):
         self.num_gpus, self.num_cpus, self.init = num_gpus, num_cpus, init
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
+        if find_spec("ray") is None:
+            from ssgr.errors import UserError
+
+            raise UserError("hydra/launcher=ray_gpu needs ray: pip install 'ssgr[ray]'")
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:

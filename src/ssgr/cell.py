@@ -105,6 +105,7 @@ def check(config: Config) -> None:
     check_numbers(config)
     study_folder(config.runs_dir, config.study)
     check_writable("runs_dir", Path(config.runs_dir))
+    check_writable("study", Path(config.runs_dir) / config.study)
     check_writable("cache_dir", cache_root(config.cache_dir))
     check_model_folder(config.model)
     load_evaluation_problems(config.evaluation)

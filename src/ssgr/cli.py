@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ssgr import __version__, job
 from ssgr.composition import explain, folder, register
+from ssgr.errors import UserError
 from ssgr.progress import say
 from ssgr.study import sweep
 from ssgr.study.ending import conclude
@@ -31,7 +32,12 @@ def main() -> int:
     refused = 0
     try:
         entry()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:  # cells raise nothing: all Hydra's own
+    except (
+        HydraException,
+        OmegaConfBaseException,
+        UserError,
+        ValueError,
+    ) as error:  # cells raise nothing: all Hydra's own
         say(f"ssgr: {explain(error)}")
         refused = 2
     except KeyboardInterrupt:

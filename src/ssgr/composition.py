@@ -61,6 +61,8 @@ def explain(error: Exception) -> str:
     text = str(chain)
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(chain).__name__)
     if isinstance(chain, MissingConfigException):
+        if "submitit" in first:
+            return "hydra/launcher=slurm_gpu needs submitit: pip install 'ssgr[slurm]'"
         options = chain.options or [path.stem for path in folder("multirun_templates").glob("*.yaml")]
         return f"{first.split(': ')[-1]}; choices: {', '.join(sorted(o for o in options if o != 'schema'))}"
     if isinstance(chain, OverrideParseException):

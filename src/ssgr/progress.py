@@ -1,9 +1,10 @@
 """One progress line for everything that lasts: a live bar on a terminal, a plain line now and then in a log."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -11,6 +12,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 LOG_INTERVAL = 15.0  # seconds between two lines where nobody watches a bar
 
 console = Console(stderr=True)
+
+
+class Output(Console):
+    """Standard output, for tables and reports; raises OSError where it is closed, where rich would end the program."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError("nobody reads it any more")
+
+
+@contextmanager
+def written_or_said(lost: str) -> Iterator[Output]:
+    """Standard output; where it is closed or full, that is said, with what lies elsewhere, and the program goes on."""
+    try:
+        yield Output(soft_wrap=True)
+        sys.stdout.flush()
+    except (OSError, UnicodeError) as error:
+        say(f"the output could not be written ({error}); {lost}")
+        with suppress(OSError, ValueError, AttributeError):  # what is still in its buffer must not fail at the exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(line: str) -> None:

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from ssgr.cell import Cell
 from ssgr.evaluation.accuracy import paired_difference
-from ssgr.progress import say
+from ssgr.progress import written_or_said
 from ssgr.stages import Evaluation, Subject
 
 EXCERPT = 600  # characters of a completion that are shown
@@ -15,10 +15,8 @@ EXCERPT = 600  # characters of a completion that are shown
 
 def closing(cell: Cell, subject: Subject, result: dict, before: Evaluation, after: Evaluation) -> None:
     """Prints the report. The cell is finished by now: output that cannot be written must not cost its result."""
-    try:
-        write_report(Console(soft_wrap=True), cell, subject, result, before, after)
-    except (OSError, UnicodeError) as error:
-        say(f"the closing report could not be written ({error}); the results lie in {cell.folder}")
+    with written_or_said(f"the results lie in {cell.folder}") as output:
+        write_report(output, cell, subject, result, before, after)
 
 
 def write_report(

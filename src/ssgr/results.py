@@ -69,7 +69,7 @@ def open_folder(cell: Cell, calibration: CalibrationSet | None) -> None:
     for name in ("result.json", "failure.json", "log.txt"):
         (cell.folder / name).unlink(missing_ok=True)
     remove_leftovers(cell.folder)
-    write_config(cell)
+    write_config(cell.folder, plain(asdict(cell.config)))
     if calibration is not None:
         calibration.to_parquet(cell.folder / "calibration.parquet")
 
@@ -88,21 +88,23 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return read_json(folder / "result.json")
 
 
-def write_config(cell: Cell) -> None:
+def write_config(folder: Path, config: dict[str, Any]) -> None:
     """The resolved config as it was used, nulls filled."""
-    text = yaml.safe_dump(plain(asdict(cell.config)), sort_keys=False, allow_unicode=True)
-    write_atomically(cell.folder / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    write_atomically(folder / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def write_failure(cell: Cell | None, stage: str, error: BaseException) -> str:
-    """failure.json and log.txt instead of result.json; returns the one line that says what happened."""
+    """failure.json and log.txt instead of result.json; returns the one line that says what happened.
+
+    A result that stands is left alone: it is another process', or an earlier one's that was not to be replaced yet.
+    """
     line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if cell is None:
+    if cell is None or (cell.folder / "result.json").is_file():
         return line
     log = cell.folder / "log.txt"
     try:
         cell.folder.mkdir(parents=True, exist_ok=True)
-        (cell.folder / "result.json").unlink(missing_ok=True)
         with open(log, "a", encoding="utf-8") as file:
             file.write("".join(traceback.format_exception(error)))
         write_json(cell.folder / "failure.json", {"stage": stage, "error": line, "log": str(log)})

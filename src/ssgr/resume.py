@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from filelock import FileLock, Timeout
 from ssgr.cache import locked, write_json
 from ssgr.cell import Cell
 from ssgr.progress import say
-from ssgr.results import SCHEMA_VERSION, read_result
+from ssgr.results import SCHEMA_VERSION, read_result, write_config
 
 
 @dataclass
@@ -107,12 +106,16 @@ def elsewhere(cell: Cell) -> Path | None:
 
 def adopt(cell: Cell, source: Path) -> None:
     """Copies a finished cell of another study; the caller holds this cell's lock."""
-    with tempfile.TemporaryDirectory(prefix=f".{cell.hash}.", dir=cell.folder.parent) as temporary:
-        copy = Path(temporary) / "copy"
-        shutil.copytree(source, copy, ignore=shutil.ignore_patterns("wandb", "tracking.json", ".*.partial"))
-        write_json(copy / "result.json", read_result(source) | {"study": cell.config.study, "cell": cell.name})
-        shutil.rmtree(cell.folder, ignore_errors=True)
-        os.replace(copy, cell.folder)
+    copy = cell.folder.with_name(f".{cell.name}.partial")
+    shutil.rmtree(copy, ignore_errors=True)  # of a process that was killed here
+    left_out = ["wandb", "tracking.json", ".*.partial", *["checkpoint"] * (not cell.config.save_checkpoint)]
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns(*left_out))
+    result = read_result(source) | {"study": cell.config.study, "cell": cell.name}
+    result["config"] = result["config"] | {"study": cell.config.study}
+    write_config(copy, result["config"])
+    write_json(copy / "result.json", result)
+    shutil.rmtree(cell.folder, ignore_errors=True)
+    os.replace(copy, cell.folder)
 
 
 def lock_path(cell: Cell) -> Path:

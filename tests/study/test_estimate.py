@@ -27,6 +27,12 @@ def test_speed_is_what_the_middle_cell_took():
     assert (speed.tokens_per_second, speed.mean_tokens) == (400, 60)
 
 
+def test_a_cell_that_reads_no_calibration_data_says_nothing_of_pruning_with_them():
+    without = result(seconds=(30.0, 20.0)) | {"calibration": None}
+    assert speed_of([without, result(), without], "here").pruning_per_token == 10 / 1000
+    assert speed_of([without], "here").pruning_per_token == 0
+
+
 def test_a_cells_seconds_add_up():
     speed = Speed(100.0, 50.0, 0.01, 0.02, 5.0, "here")
     config = SimpleNamespace(evaluation=SimpleNamespace(repeats=2), calibration=SimpleNamespace(tokens=300))

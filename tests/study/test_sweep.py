@@ -12,6 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from ssgr import resume
 from ssgr.cache import locked
 from ssgr.cell import describe
+from ssgr.errors import UserError
 from ssgr.resume import Outcome
 from ssgr.study import sweep
 from ssgr.study.grid import read_grid
@@ -117,11 +118,11 @@ def test_a_pool_that_breaks_costs_no_finished_cell_and_the_others_go_on(jobs, ca
         begin(given[1])  # and given[2] had not begun
         raise RuntimeError("A worker process was terminated")
 
-    fake = FakeLauncher(jobs, breaks, lambda given: [finish(job) for job in given])
+    fake = FakeLauncher(jobs, breaks, *[lambda given: [finish(job) for job in given]] * 2)
     launch(fake, jobs)
     assert statuses(jobs) == ["finished"] * 3
     first, second, third = (job.overrides[0] for job in jobs)
-    assert fake.launched == [[first, second, third], [third, second]], "what died comes last"
+    assert fake.launched == [[first, second, third], [third], [second]], "what died comes last, and alone"
     assert "launched again" in capsys.readouterr().err
 
 
@@ -134,6 +135,28 @@ def test_a_cell_whose_process_dies_twice_has_failed(jobs):
     launch(FakeLauncher(jobs, dies, dies), jobs)
     assert statuses(jobs) == ["finished", "failed", "finished"]
     assert "died 2 times without a word" in jobs[1].outcome.message and "terminated" in jobs[1].outcome.message
+
+
+def test_cells_beside_one_that_dies_are_not_blamed(jobs):
+    def all_go_with_it(given):
+        for job in given:
+            begin(job)
+        raise RuntimeError("A worker process was terminated")
+
+    def alone(given):
+        (job,) = given
+        return all_go_with_it(given) if job is jobs[1] else [finish(job)]
+
+    launch(FakeLauncher(jobs, all_go_with_it, alone, alone, alone), jobs)
+    assert statuses(jobs) == ["finished", "failed", "finished"]
+
+
+def test_a_launcher_without_anywhere_to_run_is_bad_input_said_once(jobs):
+    def nowhere(_):
+        raise UserError("no Ray cluster answers at here:1")
+
+    launch(FakeLauncher(jobs, nowhere), jobs)
+    assert statuses(jobs) == ["refused"] * 3 and len({job.outcome.message for job in jobs}) == 1
 
 
 def test_one_dead_worker_of_a_queue_is_that_cell_alone(jobs):

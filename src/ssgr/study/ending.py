@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
-from ssgr.progress import say
+from ssgr.progress import say, written_or_said
 from ssgr.resume import Outcome
 from ssgr.study.watch import spoken
 
@@ -17,7 +17,8 @@ def conclude(outcomes: Sequence[Outcome]) -> int:
     """Says how each cell ended, what draws them, and returns the exit status of the whole call."""
     several = len(outcomes) > 1 and not all(outcome.status in ("planned", "refused") for outcome in outcomes)
     if several:
-        Console(soft_wrap=True).print(table(outcomes))
+        with written_or_said("the cells lie where they should") as output:
+            output.print(table(outcomes))
     for line in dict.fromkeys(filter(None, (spoken_outcome(outcome, len(outcomes) == 1) for outcome in outcomes))):
         say(f"ssgr: {line}")
     if several or any(outcome.status == "planned" for outcome in outcomes[1:]):
@@ -75,10 +76,10 @@ def where(outcome: Outcome) -> str:
 
 
 def drawing(outcomes: Sequence[Outcome]) -> str:
-    """The command that draws what stands: a template's figure has the template's name."""
-    from ssgr.composition import folder
-
+    """The command that draws what stands: a study's figure has the study's name."""
     study = Path(next(outcome.folder for outcome in outcomes if outcome.folder))
     runs, name = study.parent.parent, study.parent.name
-    figure = name if (folder("multirun_templates") / f"{name}.yaml").is_file() else "cost"
+    analysis = find_spec("analysis")
+    drawn = analysis and Path(analysis.submodule_search_locations[0], "figures", f"{name}.py").is_file()
+    figure = name if drawn else "cost"
     return f"ssgr: a figure of it: python -m analysis {figure} --runs {runs}"

@@ -9,7 +9,6 @@ from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from ssgr import resume
@@ -17,6 +16,7 @@ from ssgr.cell import Cell
 from ssgr.evaluation.dense import BUNDLED_SAMPLES, dense_key, is_shipped, make_manifest
 from ssgr.evaluation.files import load_evaluation_problems
 from ssgr.models.files import BUNDLED_MODEL, context_length, resolve_model_dir
+from ssgr.progress import written_or_said
 from ssgr.results import read_result
 from ssgr.study.ending import short
 from ssgr.study.watch import spoken
@@ -65,27 +65,29 @@ def show_plan(cells: Sequence[Cell]) -> None:
     table = Table()
     for column in ("cell", "would be", "seconds"):
         table.add_column(column, overflow="fold", justify="right" if column == "seconds" else "left")
-    total, unknown, parts, speed = 0.0, 0, {}, None
+    total, unknown, parts, source = 0.0, 0, {}, ""
     for cell, name in zip(cells, short([cell.name for cell in cells]), strict=True):
         becomes = fate(cell)
         if becomes != "run":
             table.add_row(name, becomes, "")
             continue
-        shared, speed = [part for part in held_in_cache(cell) if part], measured(cell) or speed
+        shared, speed = [part for part in held_in_cache(cell) if part], measured(cell)
         problems = len(load_evaluation_problems(cell.config.evaluation)[: cell.config.limit])
         generated = sum(part.missing for part in shared if part.where not in parts)
         parts |= {part.where: part for part in shared}
-        seconds = speed.seconds(cell, problems, generated) if speed else 0.0
+        seconds, source = (speed.seconds(cell, problems, generated), speed.source) if speed else (0.0, source)
         total, unknown = total + seconds, unknown + (speed is None)
         table.add_row(name, becomes, f"{seconds:.0f}" if speed else "–")
-    console = Console(soft_wrap=True)
-    console.print(table)
-    for part in parts.values():
-        console.print(f"{part.what} there already: {part.held:,} of {part.needed:,} completions")
-    if speed:
-        console.print(f"About {spoken(total)} one after another, {speed.source}.")
-    if unknown:
-        console.print(f"{unknown} cells without an estimate: no cell of their model has finished on this device yet.")
+    with written_or_said("nothing was run") as output:
+        output.print(table)
+        for part in parts.values():
+            output.print(f"{part.what} there already: {part.held:,} of {part.needed:,} completions")
+        if source:
+            output.print(f"About {spoken(total)} one after another, {source}.")
+        if unknown:
+            output.print(
+                f"{unknown} cells without an estimate: no cell of their model has finished on this device yet."
+            )
 
 
 def fate(cell: Cell) -> str:
@@ -160,11 +162,16 @@ def rows_in(folder: Path, problems: Sequence[Any], k: int) -> int:
 
 def measured(cell: Cell) -> Speed | None:
     """From the finished cells of this model below runs_dir that ran on such a device, else from the model's card."""
-    device = device_of(cell.config.device)
     weights = cell.identity["model"]["weights"]
+    return speed_on(device_of(cell.config.device), json.dumps(weights), Path(cell.config.runs_dir).absolute())
+
+
+@cache  # a plan asks for every cell
+def speed_on(device: str, weights_json: str, runs_dir: Path) -> Speed | None:
+    weights = json.loads(weights_json)
     found = [
         result
-        for path in sorted(Path(cell.config.runs_dir).glob("*/*/result.json"))
+        for path in sorted(runs_dir.glob("*/*/result.json"))
         if (result := read_result(path.parent)) and is_alike(result, weights, device)
     ]
     if found:
@@ -199,8 +206,9 @@ def speed_of(results: Sequence[dict[str, Any]], source: str) -> Speed:
     return Speed(
         tokens_per_second=middle(lambda result, _: metric(result, "tokens_per_second") or 1.0),
         mean_tokens=middle(lambda result, _: metric(result, "mean_tokens")),
-        pruning_per_token=middle(
-            lambda result, seconds: seconds["pruning"] / ((result["calibration"] or {}).get("tokens") or 1)
+        # what reads no calibration data says nothing of its cost
+        pruning_per_token=median(
+            [r["seconds"]["pruning"] / r["calibration"]["tokens"] for r in results if r["calibration"]] or [0.0]
         ),
         evaluation_per_problem=middle(
             lambda result, seconds: (

@@ -26,10 +26,8 @@ LAST_STARTED = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or 
 def launch(launcher: "RayLauncher", job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
     """Queues the jobs and waits for them; a worker that died gives a failed JobReturn and stops no other."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise UserError("hydra/launcher=ray_gpu needs ray: pip install 'ssgr[ray]'") from error
+    import ray
+
     setup_globals()
     init = OmegaConf.to_container(OmegaConf.create(launcher.init))
     join(ray, init)

@@ -98,8 +98,9 @@ def launch(launcher: Launcher, jobs: Sequence[Job]) -> None:
     while left := [job for job in jobs if job.outcome is None]:
         free = [job for job in left if not resume.is_held(resume.lock_path(job.cell))]
         if free:
-            # what died once comes last: it may have taken the others' processes with it
-            launch_once(launcher, sorted(free, key=lambda job: deaths[job.cell.name]), deaths)
+            # what died comes last and alone: it may have taken the processes of cells beside it with it
+            unsuspected = [job for job in free if not deaths[job.cell.name]]
+            launch_once(launcher, unsuspected or free[:1], deaths)
         else:
             time.sleep(POLL)
             skip_finished(left)
@@ -110,6 +111,10 @@ def launch_once(launcher: Launcher, jobs: Sequence[Job], deaths: Counter[str]) -
     since, broken, before = time.time(), None, {job.cell.name: begun(job.cell) for job in jobs}
     try:
         returned = launcher.launch([job.overrides for job in jobs], initial_job_idx=0)
+    except UserError as error:  # the launcher has nowhere to run them: that is bad input, and no cell's fault
+        for job in jobs:
+            job.outcome = Outcome("refused", "", "", str(error))
+        return
     except Exception as error:  # a pool that broke, a queue that refused: what came of the cells lies on disk
         returned, broken = [JobReturn(status=JobStatus.FAILED)] * len(jobs), error
     lost = []
@@ -140,7 +145,7 @@ def give_up_or_retry(
     before = before or {}
     died = [job.cell.name for job in lost if begun(job.cell) not in (None, before.get(job.cell.name))]
     deaths.update(died)
-    why = explain(broken) if broken else "no reason is known"
+    why = explain(broken).partition(". ")[0] if broken else "no reason is known"
     for job in lost:
         if not died:  # nothing was even begun, and the next time would be no better
             job.outcome = resume.outcome("failed", job.cell, f"it could not be launched: {why}")

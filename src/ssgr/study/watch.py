@@ -1,12 +1,14 @@
 """The progress line of a study, from what its cells leave on disk: the same on one machine and on many."""
 
+import sys
 import threading
 import time
 from collections.abc import Sequence
 
+from rich.console import Console
+
 from ssgr import resume
 from ssgr.cell import Cell
-from ssgr.progress import say
 
 EVERY = 1.0  # seconds between two looks
 SILENCE = 120.0  # seconds after which the line is said again though no cell has ended
@@ -32,7 +34,8 @@ class Watch:
         """Starts watching these cells: the ones that have to be run."""
         self.left, self.since = list(left), time.time()
         if len(self.left) > 1:
-            say(f"{self.total} cells: {self.total - len(self.left)} stand, {len(self.left)} are to be run")
+            self._console = Console(file=sys.stderr)  # as it is now: a cell's log may take its place later
+            self._say(f"{self.total} cells: {self.total - len(self.left)} stand, {len(self.left)} are to be run")
             self._thread = threading.Thread(target=self._watch, daemon=True)
             self._thread.start()
 
@@ -48,7 +51,10 @@ class Watch:
             if done != before or time.time() - said > SILENCE:
                 before, said = done, time.time()
                 if done < len(self.left):
-                    say(self.line(done))
+                    self._say(self.line(done))
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def line(self, done: int) -> str:
         running = sum(self._is_new(resume.marker(cell)) and not self._has_ended(cell) for cell in self.left)
