@@ -156,6 +156,8 @@ def per_problem(
     table = rows_of(table, runs)
     if table.empty and optional:
         return None
+    if table.empty:
+        raise UserError(f"{runs['study'].iloc[0]}: {runs['cell'].iloc[0]} has no samples that can be read")
     found = table.groupby(["study", "cell", "problem_id"])[list(columns)].mean().unstack("problem_id")
     cells = pd.MultiIndex.from_frame(runs[["study", "cell"]])
     if not optional and len(missing := cells.difference(found.index)):
@@ -169,7 +171,8 @@ def rows_of(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         return table
     cells = set(zip(runs["study"], runs["cell"], strict=True))
     table = table[(table["task"] == runs["task"].iloc[0]) & table["cell"].isin(set(runs["cell"]))]
-    return table[[key in cells for key in zip(table["study"], table["cell"], strict=True)]]
+    wanted = [key in cells for key in zip(table["study"], table["cell"], strict=True)]
+    return table[np.array(wanted, bool)]  # an empty list would choose no columns
 
 
 def shared_problems(frame: pd.DataFrame, study: str) -> pd.Index:

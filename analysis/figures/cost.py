@@ -1,6 +1,7 @@
 """What does an arm's accuracy cost? A badly pruned model rambles: it is wrong and slow at once. Draws any runs."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,8 @@ class Priced:
     arms: Arms
     arm: Arm
     tells_tokens: bool  # where budgets differ
+    tells_problems: bool = False  # where some arms were measured on other problems than others
+    mark: str = ""  # what tells arms apart that are alike in everything that is named
 
     @property
     def run(self) -> pd.Series:
@@ -37,7 +40,8 @@ class Priced:
 
     @property
     def row(self) -> str:
-        return f"{self.run['model']}, {self.run['task']}"
+        name = f"{self.run['model']}, {self.run['task']}"
+        return name + f", n {self.run['problems']:,.0f} × {self.run['repeats']:.0f}" * self.tells_problems
 
     @property
     def kind(self) -> str:
@@ -50,10 +54,10 @@ class Priced:
         run = self.run
         pruned = f"{label(run['pruner'])} {sparsity_label(run['sparsity'], run['pattern'])}"
         if pd.isna(run["calibration"]):
-            return pruned
+            return pruned + self.mark
         parts = [run[name] for name in ("difficulty", "length") if run[name] != "all"]
         parts += [f"{run['tokens']:,.0f} tokens"] * self.tells_tokens
-        return f"{pruned} on {label(run['calibration'])}" + (f" ({', '.join(parts)})" if parts else "")
+        return f"{pruned} on {label(run['calibration'])}" + (f" ({', '.join(parts)})" if parts else "") + self.mark
 
     def seconds(self) -> np.ndarray:
         """[seeds], per 1,000 answers."""
@@ -63,7 +67,7 @@ class Priced:
 
 @FIGURES.register("cost")
 def cost(data: Data, width: float) -> Drawing:
-    priced = every_arm(data)
+    priced, left_out = every_arm(data)
     names = list(dict.fromkeys(one.row for one in priced))
     if len(names) > MOST_ROWS:
         raise UserError(f"{len(names)} models and tasks are too many for one figure: choose with --where model=…")
@@ -78,11 +82,14 @@ def cost(data: Data, width: float) -> Drawing:
             axes.set_xlabel(X[panel])
         panel_row[0].set_title("accuracy" + (f": {name}" if len(names) > 1 else ""))
     draw_key(figure, kinds, pruners, seeds=(table["kind"] == "seed").any())
-    return Drawing("cost", figure, table, caption(priced), found(priced), notes(priced))
+    return Drawing("cost", figure, table, caption(priced), found(priced), [*left_out, *notes(priced)])
 
 
-def every_arm(data: Data) -> list[Priced]:
-    """All arms of all studies, a cell that several studies hold counted once; arms need not be comparable."""
+def every_arm(data: Data) -> tuple[list[Priced], list[str]]:
+    """All arms of all studies, a cell that several studies hold counted once; arms need not be comparable.
+
+    Also one line for each arm that cannot be drawn. Raises UserError where none can.
+    """
     runs = data.runs.drop_duplicates(["cell", "task"])
     runs = runs[runs["pattern"] != "dense"]
     if runs.empty:
@@ -90,12 +97,31 @@ def every_arm(data: Data) -> list[Priced]:
     runs = runs.assign(setting=runs.apply(setting, axis=1))
     # cells that look alike but are not, such as those of two versions of the weights, are arms of their own
     runs = runs.assign(copy=runs.groupby(["setting", "seed"], dropna=False).cumcount())
-    found, several = [], runs["tokens"].nunique() > 1
+    found, left_out, several = [], [], runs["tokens"].nunique() > 1
+    measured = len(runs[["problems", "repeats"]].drop_duplicates()) > 1
     for _, group in runs.groupby(["setting", "copy"], sort=False):
-        arms = gather(Data(group, data.samples, data.divergence), ())
-        found.append(Priced(arms, arms.arms[0], several))
+        try:
+            arms = gather(Data(group, data.samples, data.divergence), ())
+        except UserError as error:
+            left_out.append(f"left out: {error}")
+            continue
+        found.append(Priced(arms, arms.arms[0], several, measured))
+    if not found:
+        raise UserError("; ".join(left_out))
     order = ("model", "task", "pruner", "pattern", "sparsity", "calibration", "difficulty", "length", "tokens")
-    return sorted(found, key=lambda one: [rank(column, one.run[column]) for column in order])
+    found = sorted(found, key=lambda one: [rank(column, one.run[column]) for column in order])
+    return told_apart(found), left_out
+
+
+def told_apart(priced: list[Priced]) -> list[Priced]:
+    """The same arms; those that would have one name in one row get a number, so that none hides another."""
+    seen: Counter[tuple[str, str]] = Counter()
+    apart = []
+    for one in priced:
+        seen[one.row, one.name] += 1
+        count = seen[one.row, one.name]
+        apart.append(replace(one, mark=f" #{count}") if count > 1 else one)
+    return apart
 
 
 def arm_rows(one: Priced) -> list[dict[str, Any]]:
