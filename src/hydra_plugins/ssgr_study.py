@@ -1,4 +1,4 @@
-"""What Hydra must find in its own namespace: the sweeper behind -m and the launcher behind hydra/launcher=ray_gpu.
+"""What Hydra must find in its own namespace: the sweeper behind -m and the launchers ray_gpu and slurm_gpu.
 
 Hydra imports this module in every program that uses it, so nothing of ours is imported before it is needed.
 """
@@ -40,5 +40,20 @@ class RayLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         from ssgr.study.ray_queue import launch
+
+        return launch(self, job_overrides, initial_job_idx)
+
+
+class SlurmLauncher(Launcher):
+    """Queues one Slurm job per cell with submitit; see conf/hydra/launcher/slurm_gpu.yaml for its options."""
+
+    def __init__(self, **options: Any):
+        self.options = options
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        from ssgr.study.slurm_queue import launch
 
         return launch(self, job_overrides, initial_job_idx)

@@ -14,7 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from ssgr import resume
 from ssgr.cell import describe
 from ssgr.errors import UserError
-from ssgr.study import ray_queue, sweep
+from ssgr.study import ray_queue, slurm_queue, sweep
 
 CELL = (
     "rollouts=fresh rollouts.problems=16 rollouts.k=2 rollouts.max_new_tokens=40 selection.correctness=any "
@@ -139,6 +139,23 @@ def test_a_slurm_study_is_the_sequential_one(basic, slurm, tmp_path):
     for option in ("gpus-per-node=1", "cpus-per-task=8", "mem=64GB", "time=240", "signal=USR2@120", "requeue"):
         assert f"#SBATCH --{option}\n" in script, "also on clusters that requeue only on demand"
     assert (slurm / "cores").read_text() == "8\n", "srun gets the job's cores"
+
+
+def test_a_slurm_that_takes_no_job_is_said_once(slurm, tmp_path):
+    (slurm / "sbatch").write_text("#!/bin/bash\necho sbatch: error: invalid partition specified: none >&2\nexit 1\n")
+    done = ssgr(f"-m {CELL} pruner=wanda seed=0,1 hydra/launcher=slurm_gpu hydra.launcher.partition=none", tmp_path)
+    said = "ssgr: Slurm does not take the jobs: sbatch: error: invalid partition specified: none"
+    assert done.status == 2 and done.lines.count(said) == 1
+
+
+def test_a_slurm_job_that_died_takes_no_other_with_it():
+    def die():
+        raise RuntimeError("Job 7_0 (task: 0) with path ...\nhas not produced any output (state: OUT_OF_MEMORY)")
+
+    dead = SimpleNamespace(results=die, job_id="7_0", state="OUT_OF_MEMORY", paths=SimpleNamespace(stderr="7_0.err"))
+    back = slurm_queue.result_of(dead)
+    assert back.status == JobStatus.FAILED
+    assert str(back._return_value) == "Slurm job 7_0 ended as OUT_OF_MEMORY, see 7_0.err"
 
 
 def free_port():
