@@ -82,7 +82,14 @@ def cost(data: Data, width: float) -> Drawing:
             axes.set_xlabel(X[panel])
         panel_row[0].set_title("accuracy" + (f": {name}" if len(names) > 1 else ""))
     draw_key(figure, kinds, pruners, seeds=(table["kind"] == "seed").any())
-    return Drawing("cost", figure, table, caption(priced), found(priced), [*left_out, *notes(priced)])
+    return Drawing(
+        "cost",
+        figure,
+        table,
+        caption(priced),
+        found(priced),
+        [*(f"left out: {line}" for line in left_out), *notes(priced)],
+    )
 
 
 def every_arm(data: Data) -> tuple[list[Priced], list[str]]:
@@ -103,7 +110,7 @@ def every_arm(data: Data) -> tuple[list[Priced], list[str]]:
         try:
             arms = gather(Data(group, data.samples, data.divergence), ())
         except UserError as error:
-            left_out.append(f"left out: {error}")
+            left_out.append(str(error))
             continue
         found.append(Priced(arms, arms.arms[0], several, measured))
     if not found:
