@@ -1,17 +1,14 @@
 """What does an arm's accuracy cost? A badly pruned model rambles: it is wrong and slow at once. Draws any runs."""
 
-from collections import Counter
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from analysis import stats
-from analysis.arms import Arm, Arms, Data, gather
-from analysis.comparable import rank, setting
+from analysis.arms import Data
 from analysis.figures import FIGURES, captions, findings, panels, plotted
-from analysis.style import BLACK, GREY, LIGHT, MARKERS, Drawing, colour, label, new_figure, sparsity_label
+from analysis.figures.priced import Priced, every_arm
+from analysis.style import BLACK, GREY, LIGHT, MARKERS, Drawing, colour, label, new_figure
 from ssgr.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,53 +21,15 @@ PER_LINE = 3  # legend entries
 X = {"tokens": "generated tokens per answer", "seconds": "seconds per 1,000 answers"}
 
 
-@dataclass(frozen=True)
-class Priced:
-    """One arm with the dense model that it was compared with, on one model and task."""
-
-    arms: Arms
-    arm: Arm
-    tells_tokens: bool  # where budgets differ
-    tells_problems: bool = False  # where some arms were measured on other problems than others
-    mark: str = ""  # what tells arms apart that are alike in everything that is named
-
-    @property
-    def run(self) -> pd.Series:
-        return self.arm.runs.iloc[0]
-
-    @property
-    def row(self) -> str:
-        name = f"{self.run['model']}, {self.run['task']}"
-        return name + f", n {self.run['problems']:,.0f} × {self.run['repeats']:.0f}" * self.tells_problems
-
-    @property
-    def kind(self) -> str:
-        """What the colour means: the source, else the pruner that needs no calibration."""
-        return self.run["calibration"] if pd.notna(self.run["calibration"]) else self.run["pruner"]
-
-    @property
-    def name(self) -> str:
-        """SparseGPT 50 % on own traces (hard, 16,384 tokens); what all arms share is left out."""
-        run = self.run
-        pruned = f"{label(run['pruner'])} {sparsity_label(run['sparsity'], run['pattern'])}"
-        if pd.isna(run["calibration"]):
-            return pruned + self.mark
-        parts = [run[name] for name in ("difficulty", "length") if run[name] != "all"]
-        parts += [f"{run['tokens']:,.0f} tokens"] * self.tells_tokens
-        return f"{pruned} on {label(run['calibration'])}" + (f" ({', '.join(parts)})" if parts else "") + self.mark
-
-    def seconds(self) -> np.ndarray:
-        """[seeds], per 1,000 answers."""
-        runs = self.arm.runs
-        return (1000 * runs["seconds"] / (runs["problems"] * runs["repeats"])).to_numpy(float)
-
-
 @FIGURES.register("cost")
 def cost(data: Data, width: float) -> Drawing:
     priced, left_out = every_arm(data)
     names = list(dict.fromkeys(one.row for one in priced))
     if len(names) > MOST_ROWS:
-        raise UserError(f"{len(names)} models and tasks are too many for one figure: choose with --where model=…")
+        raise UserError(
+            f"{len(names)} models and tasks are too many for one figure: choose with --where model=…"
+            + " or problems=…" * priced[0].tells_problems
+        )
     table = plotted.table([row for one in priced for row in arm_rows(one)] + dense_rows(priced))
     kinds, pruners = looks(priced)
     lines = -(-len(kinds) // PER_LINE) + (len(pruners) > 1)  # of both legends, besides one
@@ -90,45 +49,6 @@ def cost(data: Data, width: float) -> Drawing:
         found(priced),
         [*(f"left out: {line}" for line in left_out), *notes(priced)],
     )
-
-
-def every_arm(data: Data) -> tuple[list[Priced], list[str]]:
-    """All arms of all studies, a cell that several studies hold counted once; arms need not be comparable.
-
-    Also one line for each arm that cannot be drawn. Raises UserError where none can.
-    """
-    runs = data.runs.drop_duplicates(["cell", "task"])
-    runs = runs[runs["pattern"] != "dense"]
-    if runs.empty:
-        raise UserError("no pruned cell that is finished")
-    runs = runs.assign(setting=runs.apply(setting, axis=1))
-    # cells that look alike but are not, such as those of two versions of the weights, are arms of their own
-    runs = runs.assign(copy=runs.groupby(["setting", "seed"], dropna=False).cumcount())
-    found, left_out, several = [], [], runs["tokens"].nunique() > 1
-    measured = len(runs[["problems", "repeats"]].drop_duplicates()) > 1
-    for _, group in runs.groupby(["setting", "copy"], sort=False):
-        try:
-            arms = gather(Data(group, data.samples, data.divergence), ())
-        except UserError as error:
-            left_out.append(str(error))
-            continue
-        found.append(Priced(arms, arms.arms[0], several, measured))
-    if not found:
-        raise UserError("; ".join(left_out))
-    order = ("model", "task", "pruner", "pattern", "sparsity", "calibration", "difficulty", "length", "tokens")
-    found = sorted(found, key=lambda one: [rank(column, one.run[column]) for column in order])
-    return told_apart(found), left_out
-
-
-def told_apart(priced: list[Priced]) -> list[Priced]:
-    """The same arms; those that would have one name in one row get a number, so that none hides another."""
-    seen: Counter[tuple[str, str]] = Counter()
-    apart = []
-    for one in priced:
-        seen[one.row, one.name] += 1
-        count = seen[one.row, one.name]
-        apart.append(replace(one, mark=f" #{count}") if count > 1 else one)
-    return apart
 
 
 def arm_rows(one: Priced) -> list[dict[str, Any]]:

@@ -310,32 +310,3 @@ def test_a_far_dense_line_breaks_the_axis_and_the_caption_says_so(data):
 def test_an_unknown_figure_is_refused_with_the_choices(data):
     with pytest.raises(UserError, match=r"no figure is named 'lenght'; choices: .*length_effect"):
         figures.draw("lenght", data)
-
-
-def cost_of(folder):
-    with drawing_style():
-        return figures.draw("cost", Data(load_runs(folder), load_samples(folder), load_divergence(folder)))
-
-
-def test_cost_draws_arms_that_differ_in_their_problems_alone_each_on_its_own(tmp_path):
-    """As `ssgr` and then `ssgr -cn smoke` leave them: n 300 and n 100."""
-    for count in (60, 40):
-        write_cell(tmp_path, f"n{count}", {"seed": "0", "limit": str(count)}, Problems(count))
-    drawing = cost_of(tmp_path)
-    means = drawing.table[(drawing.table["kind"] == "mean") & (drawing.table["panel"] == "tokens")]
-    assert len(means) == 2 and means[["series", "arm"]].duplicated().sum() == 0
-    drawn = {artist.get_gid() for axes in drawing.figure.axes for artist in axes.lines if artist.get_gid()}
-    assert {gid for gid in drawn if gid.startswith("tokens/mean")} == {
-        f"tokens/mean/{series}/{arm}" for series, arm in zip(means["series"], means["arm"], strict=True)
-    }
-    said = " ".join(drawing.findings)
-    assert "60 problems" in said and "40 problems" in said, "neither hides the other"
-
-
-def test_cost_leaves_out_what_cannot_be_read_and_says_so(tmp_path):
-    write_cell(tmp_path, "mine", {"seed": "0"})
-    broken = write_cell(tmp_path, "mine", {"seed": "0", "calibration": "general_text"}) / "samples.parquet"
-    broken.write_bytes(broken.read_bytes()[:100])
-    drawing = cost_of(tmp_path)
-    assert (drawing.table["kind"] == "mean").sum() == 2  # one arm, two panels
-    assert any("no samples that can be read" in note for note in drawing.notes)

@@ -1,0 +1,133 @@
+"""The arms of any runs, whatever they differ in: each with its dense model, and with a name of its own."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from analysis.arms import Arm, Arms, Data, gather
+from analysis.comparable import config_of, rank, setting
+from analysis.style import label, sparsity_label
+from ssgr.errors import UserError
+
+CORRECTNESS = {"any": "right or wrong", "incorrect": "wrong"}
+ORDER = ("model", "task", "pruner", "pattern", "sparsity", "calibration", "difficulty", "length", "tokens", "problems")
+
+
+@dataclass(frozen=True)
+class Priced:
+    """One arm with the dense model that it was compared with, on one model and task."""
+
+    arms: Arms
+    arm: Arm
+    tells_tokens: bool  # where budgets differ
+    tells_problems: bool = False  # where some arms were measured on other problems than others
+    mark: str = ""  # what tells arms apart that are alike in everything that is named
+
+    @property
+    def run(self) -> pd.Series:
+        return self.arm.runs.iloc[0]
+
+    @property
+    def row(self) -> str:
+        name = f"{self.run['model']}, {self.run['task']}"
+        return name + f", n {self.run['problems']:,.0f} × {self.run['repeats']:.0f}" * self.tells_problems
+
+    @property
+    def kind(self) -> str:
+        """What the colour means: the source, else the pruner that needs no calibration."""
+        return self.run["calibration"] if pd.notna(self.run["calibration"]) else self.run["pruner"]
+
+    @property
+    def name(self) -> str:
+        """SparseGPT 50 % on own traces (hard, 16,384 tokens); what all arms share is left out."""
+        run = self.run
+        pruned = f"{label(run['pruner'])} {sparsity_label(run['sparsity'], run['pattern'])}"
+        if pd.isna(run["calibration"]):
+            return pruned + self.mark
+        parts = [run[name] for name in ("difficulty", "length") if run[name] != "all"]
+        parts += [CORRECTNESS[run["correctness"]]] if run["correctness"] in CORRECTNESS else []
+        parts += [f"weights {run['token_weights']}"] if run["token_weights"] != "all" else []
+        parts += [f"{run['tokens']:,.0f} tokens"] * self.tells_tokens
+        return f"{pruned} on {label(run['calibration'])}" + (f" ({', '.join(parts)})" if parts else "") + self.mark
+
+    def seconds(self) -> np.ndarray:
+        """[seeds], per 1,000 answers."""
+        runs = self.arm.runs
+        return (1000 * runs["seconds"] / (runs["problems"] * runs["repeats"])).to_numpy(float)
+
+
+def every_arm(data: Data) -> tuple[list[Priced], list[str]]:
+    """All arms of all studies, a cell that several studies hold counted once; arms need not be comparable.
+
+    Also one line for each cell without samples and for each arm that cannot be drawn. Raises UserError where none can.
+    """
+    runs, left_out = with_samples(data.runs[data.runs["pattern"] != "dense"], data.samples)
+    if runs.empty:
+        raise UserError("; ".join(left_out) or "no pruned cell that is finished")
+    runs = runs.assign(setting=runs.apply(setting, axis=1))
+    # cells that look alike but are not, such as those of two versions of the weights, are arms of their own
+    runs = runs.assign(copy=runs.groupby(["setting", "seed"], dropna=False).cumcount())
+    found, several = [], runs["tokens"].nunique() > 1
+    measured = len(runs[["problems", "repeats"]].drop_duplicates()) > 1
+    for _, group in runs.groupby(["setting", "copy"], sort=False):
+        try:
+            arms = gather(Data(group, data.samples, data.divergence), ())
+        except UserError as error:
+            left_out.append(str(error))
+            continue
+        found.append(Priced(arms, arms.arms[0], several, measured))
+    if not found:
+        raise UserError("; ".join(left_out))
+    return told_apart(sorted(found, key=lambda one: [rank(column, one.run[column]) for column in ORDER])), left_out
+
+
+def with_samples(runs: pd.DataFrame, samples: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The runs whose samples were read, each cell and task once, and a line for each cell that has none anywhere.
+
+    One seed that cannot be read leaves its arm the others.
+    """
+    read = set(zip(samples["study"], samples["cell"], samples["task"], strict=True)) if len(samples) else set()
+    keys = zip(runs["study"], runs["cell"], runs["task"], strict=True)
+    has = np.array([key in read for key in keys], bool)
+    kept = runs[has].drop_duplicates(["cell", "task"])
+    known = set(zip(kept["cell"], kept["task"], strict=True))
+    lacking = runs[~has].drop_duplicates(["cell", "task"])
+    lines = [
+        f"{run['study']}: {run['cell']} has no samples that can be read"
+        for _, run in lacking.iterrows()
+        if (run["cell"], run["task"]) not in known
+    ]
+    return kept, lines
+
+
+def told_apart(priced: list[Priced]) -> list[Priced]:
+    """The same arms; those that would have one name in one row are named by what they differ in, too."""
+    alike = defaultdict(list)
+    for one in priced:
+        alike[one.row, one.name].append(one)
+    marks = {}
+    for group in alike.values():
+        if len(group) > 1:
+            texts = next(texts for texts in differences(group) if len(set(texts)) == len(group))
+            marks |= {id(one): f" [{text}]" for one, text in zip(group, texts, strict=True)}
+    return [replace(one, mark=marks.get(id(one), "")) for one in priced]
+
+
+def differences(alike: list[Priced]) -> Iterator[list[str]]:
+    """What may tell these arms apart, a text for each: an option, all of them, the study; at last a number."""
+    configs = [config_of(one.run["config"]) if pd.notna(one.run["calibration"]) else {} for one in alike]
+    differing = {}
+    for option in sorted({option for config in configs for option in config}):
+        values = [json.dumps(config.get(option), ensure_ascii=False).strip('"') for config in configs]
+        if len(set(values)) > 1:
+            differing[option] = [f"{option} {value}" for value in values]
+    yield from differing.values()
+    studies = [f"study {', '.join(sorted(one.arm.runs['study'].unique()))}" for one in alike]
+    numbers = [f"#{count}" for count in range(1, len(alike) + 1)]
+    columns = list(differing.values())
+    for more in ([], [studies], [numbers]):
+        yield [", ".join(texts) for texts in zip(*columns, *more, strict=True)]
