@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from analysis.arms import Data
 
 
+class NotWritten(UserError):
+    """Nothing can be written to --out: no figure can."""
+
+
 class Parser(argparse.ArgumentParser):
     """One line for a wrong option, not two."""
 
@@ -74,7 +78,8 @@ def print_table(options: argparse.Namespace) -> int:
 def keep_cells(options: argparse.Namespace) -> int:
     from analysis.keep import keep
 
-    folders = keep(options.runs, options.study or [], options.out, options.histories)
+    with writing_to(options.out):
+        folders = keep(options.runs, options.study or [], options.out, options.histories)
     size = sum(path.stat().st_size for folder in folders for path in folder.iterdir())
     print(f"{len(folders)} cells in {options.out}, {size / len(folders) / 1000:.1f} kB each")
     return 0
@@ -106,6 +111,8 @@ def draw_all(options: argparse.Namespace) -> int:
                 raise UserError(f"no finished cell of a study named {name}")
             draw_and_save(name, part, options)
             drawn += 1
+        except NotWritten:
+            raise
         except UserError as error:
             print(f"{name} is not drawn: {error}", file=sys.stderr)
     return 0 if drawn else 2
@@ -157,6 +164,18 @@ def said_once(lines: list[str], sources: list[str]) -> Iterator[None]:
             print(line, file=sys.stderr)
 
 
+@contextmanager
+def writing_to(out: Path) -> Iterator[None]:
+    """NotWritten, which names --out, for an error of writing there; errors of reading elsewhere stay what they are."""
+    try:
+        yield
+    except OSError as error:
+        place = Path(error.filename) if isinstance(error.filename, str) else out  # a full disk names no file
+        if isinstance(error, UserError) or not (place == out or out in place.parents or place in out.parents):
+            raise
+        raise NotWritten(f"--out {out}: cannot be written to ({error.strerror or error})") from error
+
+
 def report(runs: pd.DataFrame, options: argparse.Namespace) -> None:
     """What is wrong with these studies, one line each, on standard error; what was left out has been said."""
     for line in problems(runs, options.runs):
@@ -170,7 +189,8 @@ def draw_and_save(name: str, data: "Data", options: argparse.Namespace) -> None:
     from analysis.style import save
 
     drawing = draw(name, data, options.width)
-    paths = save(drawing, options.out)
+    with writing_to(options.out):
+        paths = save(drawing, options.out)
     print(f"{paths[0].with_suffix('')}.{{{','.join(path.suffix[1:] for path in paths)}}}")
     for line in drawing.findings:
         print(f"- {line}")

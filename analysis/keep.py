@@ -24,7 +24,8 @@ def keep(sources: Sequence[str], studies: Sequence[str], out: Path, histories: b
 
     result.json without the paths of the machine that made it; samples.parquet without output_ids, divergence.parquet
     with single precision; study.json where there is one; prune_report.json with `histories`. `load_*` read the copy
-    as they read the original. Raises UserError where a study has no finished cell or where a source is no directory.
+    as they read the original. Raises UserError where a study has no finished cell, where a table of one
+    cannot be read, and where a source is no directory.
     """
     cells = [cell for cell in find_cells(list(sources), None)[0] if not studies or cell.study in studies]
     if remote := [cell.place for cell in cells if not isinstance(cell, DiskCell)]:
@@ -42,7 +43,10 @@ def keep(sources: Sequence[str], studies: Sequence[str], out: Path, histories: b
 def copy_cell(cell: DiskCell, folder: Path, histories: bool) -> Path:
     """result.json comes last, as in a run: a copy that was cut short is no finished cell."""
     for name, schema in (("samples", SAMPLES), ("divergence", DIVERGENCE)):
-        table = cell.table(name, schema)
+        try:
+            table = cell.table(name, schema)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{cell}: its {name} cannot be read: {error}") from error
         if len(table):
             write_atomically(folder / f"{name}.parquet", lambda path, table=table: write_small(table, path))
     if histories and (cell.folder / "prune_report.json").is_file():

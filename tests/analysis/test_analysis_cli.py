@@ -114,10 +114,21 @@ def test_a_cell_that_cannot_be_read_is_named_once(capsys, tmp_path):
     assert err.count(str(torn / "result.json")) == 1 and broken.name in err.splitlines()[-1]
 
 
-def test_a_folder_that_cannot_be_written_to_is_one_line(runs, capsys, tmp_path):
+@pytest.mark.parametrize("name", ["smoke", "cost", "all", "keep"])
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_folder_that_cannot_be_written_to_is_one_line_that_names_out(runs, capsys, tmp_path, name, place):
     (tmp_path / "file").write_text("")
-    status, _, err = run(capsys, "smoke", "--runs", runs, "--out", tmp_path / "file")
-    assert status == 2 and len(err.splitlines()) == 1 and "file" in err
+    status, out, err = run(capsys, name, "--runs", runs, "--out", tmp_path / place)
+    lines = [line for line in err.splitlines() if "is not drawn: no finished cell" not in line]
+    assert status == 2 and out == "" and len(lines) == 1
+    assert lines[0].startswith(f"analysis: --out {tmp_path / place}: cannot be written to (") and "Errno" not in err
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:100])])
+def test_what_keep_cannot_read_is_one_line_and_not_said_of_out(capsys, tmp_path, damage):
+    damage(write_cell(tmp_path / "runs", "own", {}) / "samples.parquet")
+    status, _, err = run(capsys, "keep", "--runs", tmp_path / "runs", "--out", tmp_path / "kept")
+    assert status == 2 and len(err.splitlines()) == 1 and "its samples cannot be read" in err and "--out" not in err
 
 
 def test_cells_that_a_study_still_lacks_are_said(capsys, tmp_path):
