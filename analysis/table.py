@@ -4,22 +4,43 @@ import pandas as pd
 
 
 def markdown(runs: pd.DataFrame) -> str:
-    """Accuracies with their standard errors, n and k, and the divergence beside them; dense models first."""
-    lines = [
-        "| model, task | pruner | calibrated on | tokens | seed | accuracy ± se | n × k | mean tokens | cut | KL |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for _, group in runs.groupby(["model", "task", "dense_accuracy", "dense_problems"], sort=True, dropna=False):
-        dense = {name.removeprefix("dense_"): value for name, value in group.iloc[0].items() if "dense_" in name}
-        lines.append(_line(group.iloc[0], dense, "dense"))
-        for _, run in group[group["pattern"] != "dense"].sort_values(["pruner", "sparsity", "kl"]).iterrows():
+    """Accuracies with their standard errors, n and k, and the divergence beside them, the study first.
+
+    A dense model comes before what was pruned of it: one row of its own, without a study, for all that share it.
+    """
+    heads = (
+        "study",
+        "model, task",
+        "pruner",
+        "calibrated on",
+        "tokens",
+        "seed",
+        "accuracy ± se",
+        "n × k",
+        "mean tokens",
+    )
+    heads += ("cut", "KL")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    runs = runs.assign(dense_line=[_dense_line(run) for _, run in runs.iterrows()])
+    same = ["model", "task", "dense_problems", "dense_repeats", "dense_line"]
+    for (*_, dense_line), group in runs.groupby(same, sort=True, dropna=False):
+        lines.append(dense_line)
+        pruned = group[group["pattern"] != "dense"]
+        for _, run in pruned.sort_values(["study", "pruner", "sparsity", "kl"]).iterrows():
             pattern = "" if run["pattern"] == "unstructured" else f" {run['pattern']}"
             pruner = f"{run['pruner']} {100 * run['sparsity']:.3g}%{pattern}"
             if pd.isna(run["tokens"]):
-                lines.append(_line(run, run, pruner, "nothing"))
+                lines.append(_line(run, run, pruner, "nothing", study=run["study"]))
             else:
-                lines.append(_line(run, run, pruner, _source(run), f"{run['tokens']:,.0f}", f"{run['seed']:.0f}"))
+                told = (_source(run), f"{run['tokens']:,.0f}", f"{run['seed']:.0f}")
+                lines.append(_line(run, run, pruner, *told, study=run["study"]))
     return "\n".join(lines)
+
+
+def _dense_line(run) -> str:
+    """Without its KL from itself, which some cells measured as 0 and others did not."""
+    dense = {name.removeprefix("dense_"): value for name, value in run.items() if name.startswith("dense_")}
+    return _line(run, dense | {"kl": None}, "dense")
 
 
 def _source(run) -> str:
@@ -35,12 +56,13 @@ def _source(run) -> str:
     return ", ".join(parts)
 
 
-def _line(about, metrics, pruner: str, source: str = "", tokens: str = "", seed: str = "") -> str:
+def _line(about, metrics, pruner: str, source: str = "", tokens: str = "", seed: str = "", study: str = "") -> str:
     kl = metrics.get("kl")
     divergence = "" if kl is None or pd.isna(kl) else f"{kl:.4f}"
     if divergence and not pd.isna(metrics.get("kl_se")):
         divergence += f" ± {metrics['kl_se']:.4f}"
     cells = [
+        study,
         f"{about['model']}, {about['task']}",
         pruner,
         source,

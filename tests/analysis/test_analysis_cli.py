@@ -31,7 +31,7 @@ def run(capsys, *arguments):
 
 def test_the_table_is_what_there_is_without_a_name(runs, capsys):
     status, table, _ = run(capsys, "--runs", runs)
-    assert status == 0 and table.startswith("| model, task | pruner |")
+    assert status == 0 and table.startswith("| study | model, task | pruner |")
     assert len(table.splitlines()) == 3 + 8 + 2
     assert run(capsys, "table", "--runs", runs)[1] == table
     only = run(capsys, "table", "--runs", runs, "--study", "smoke")[1]

@@ -68,10 +68,23 @@ def test_the_table_gives_every_accuracy_its_error_n_and_k(tmp_path):
     write_cell(tmp_path, "a", "first")
     lines = markdown(load_runs(tmp_path)).splitlines()
     assert len(lines) == 4  # two of heading, dense, pruned
+    assert lines[2].startswith("|  | tiny_reasoner, tiny_math | dense |") and lines[3].startswith("| a | tiny_reasoner")
     assert "| dense |" in lines[2] and "0.900 ± 0.010 | 100 × 1" in lines[2]
     assert (
         "wanda 40% | self_generated, hard | 16,384 | 3 | 0.500 ± 0.010 | 100 × 1 | 200 | 25.0% | 0.0123 |" in lines[3]
     )
+
+
+def test_the_table_says_the_study_of_rows_that_are_alike_and_the_dense_model_once(tmp_path):
+    write_cell(tmp_path, "a", "same")
+    write_cell(tmp_path, "b", "same")
+    fewer = {"accuracy": 0.9, "accuracy_se": 0.01, "problems": 50, "repeats": 1, "mean_tokens": 9.0, "truncated": 0.25}
+    dense = {f"tiny_math/{name}": value for name, value in fewer.items()}
+    write_cell(tmp_path, "b", "few", accuracy=0.25, dense_metrics=dense)
+    lines = markdown(load_runs(tmp_path)).splitlines()[2:]
+    assert len(set(lines)) == len(lines) == 5
+    assert [line.split(" | ")[0].strip("| ") for line in lines] == ["", "b", "", "a", "b"]
+    assert "| 50 × 1 |" in lines[0] and "| 100 × 1 |" in lines[2]
 
 
 def test_the_table_tells_cells_apart_that_differ_in_more_than_the_option_names(tmp_path):
