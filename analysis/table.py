@@ -8,18 +8,8 @@ def markdown(runs: pd.DataFrame) -> str:
 
     A dense model comes before what was pruned of it: one row of its own, without a study, for all that share it.
     """
-    heads = (
-        "study",
-        "model, task",
-        "pruner",
-        "calibrated on",
-        "tokens",
-        "seed",
-        "accuracy ± se",
-        "n × k",
-        "mean tokens",
-    )
-    heads += ("cut", "KL")
+    heads = ("study", "model, task", "pruner", "calibrated on", "tokens", "seed")
+    heads += ("accuracy ± se", "n × k", "mean tokens", "cut", "KL")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     runs = runs.assign(dense_line=[_dense_line(run) for _, run in runs.iterrows()])
     same = ["model", "task", "dense_problems", "dense_repeats", "dense_line"]

@@ -17,7 +17,7 @@ MOST_DECIMALS = 8
 
 @dataclass(frozen=True)
 class Measure:
-    """A quantity as sentences name it; `decimals` are after the point, else four significant figures."""
+    """A quantity as sentences name it; `decimals` are after the point, else three significant figures."""
 
     name: str
     better: str  # higher | lower
@@ -206,7 +206,7 @@ def decimals(values: Sequence[float], measure: Measure) -> int:
     sizes = [abs(value) for value in values if np.isfinite(value) and value != 0]
     places = 3 if measure.decimals is None else measure.decimals
     if measure.decimals is None and sizes:
-        places = max(0, 3 - int(np.floor(np.log10(max(sizes)))))
+        places = max(0, 2 - int(np.floor(np.log10(max(sizes)))))
     bounds = [abs(value) for value in values[1:] if np.isfinite(value) and value != 0]
     while bounds and places < MOST_DECIMALS and round(min(bounds), places) == 0:
         places += 1

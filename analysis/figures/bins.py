@@ -49,11 +49,11 @@ def bin_of(factor: str) -> Callable[[Arm], str]:
 
 
 def found(arms: Arms, factor: str, baseline: Arm | None, tests: Callable) -> list[str]:
-    """Every arm against dense and against `all`, the order's tests, the shares of variance."""
+    """What the figure asks first: the order's tests; then every arm against `all` and dense, the shares of variance."""
     family = findings.Family()
-    findings.against_dense(family, arms, bin_of(factor))
-    findings.against_arm(family, arms, baseline, "all", bin_of(factor))
     beside = tests(family, arms)
+    findings.against_arm(family, arms, baseline, "all", bin_of(factor))
+    findings.against_dense(family, arms, bin_of(factor))
     return [
         *family.sentences(),
         *beside,

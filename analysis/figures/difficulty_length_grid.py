@@ -57,10 +57,8 @@ def difficulty_of(name: str) -> str:
 
 
 def found(arms: Arms, baseline: Arm | None) -> list[str]:
-    """Every arm against dense and `all`; whether the gain of moderate traces differs between hard and easy ones."""
+    """Whether the gain of moderate traces differs between hard and easy ones; every arm against `all` and dense."""
     family = findings.Family()
-    findings.against_dense(family, arms, both)
-    findings.against_arm(family, arms, baseline, "all", both)
     beside = []
     corners = [[arms.find(difficulty=row, length=column) for column in LENGTHS] for row in ("hard", "easy")]
     if any(arm is None for row in corners for arm in row):
@@ -74,6 +72,8 @@ def found(arms: Arms, baseline: Arm | None) -> list[str]:
                 f"the lead of moderate over short and long ones among {row} traces" for row in ("hard", "easy")
             )
             family.difference(first, second, gain, findings.MEASURES[measure])
+    findings.against_arm(family, arms, baseline, "all", both)
+    findings.against_dense(family, arms, both)
     return [*family.sentences(), *beside, *findings.shares(arms, both), *findings.kl_and_accuracy(arms)]
 
 

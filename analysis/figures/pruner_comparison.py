@@ -29,13 +29,13 @@ def full_name(arm: Arm) -> str:
 
 
 def found(arms: Arms) -> list[str]:
-    """Within each pattern: the data under each pruner, the pruner on each source, and one against the other."""
+    """Within each pattern: the data under each pruner, the pruner on each source, one against the other; then dense."""
     family = findings.Family()
-    findings.against_dense(family, arms, full_name)
     for pattern in dict.fromkeys(pattern_of(arm) for arm in arms):
         inside = [arm for arm in arms if pattern_of(arm) == pattern]
         for one, other in product(inside, inside):
             compare(family, arms, one, other)
+    findings.against_dense(family, arms, full_name)
     return [*family.sentences(), *findings.shares(arms, full_name), *findings.kl_and_accuracy(arms)]
 
 

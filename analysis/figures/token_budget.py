@@ -30,16 +30,16 @@ def full_name(arm: Arm) -> str:
 
 
 def found(arms: Arms) -> list[str]:
-    """All against dense; of each source the smaller budgets against the largest, and a trend where budgets double."""
+    """Of each source a trend where budgets double, and the smaller against the largest; then all against dense."""
     family = findings.Family()
-    findings.against_dense(family, arms, full_name)
     for source in dict.fromkeys(arm.values["calibration"] for arm in arms):
         some = [arm for arm in arms if arm.values["calibration"] == source]
         name = (lambda arm: thousands(tokens(arm))) if len(some) == len(arms) else full_name
-        findings.against_arm(family, arms, some[-1], f"the largest budget, {name(some[-1])},", name, among=some)
         steps = {log2(tokens(after) / tokens(before)) for before, after in pairwise(some)}
         if len(steps) == 1:
             for measure in plotted.measures(arms):
                 names = [name(arm) for arm in some]
                 family.trend(names, [arm.measure(measure) for arm in some], findings.MEASURES[measure])
+        findings.against_arm(family, arms, some[-1], f"the largest budget, {name(some[-1])},", name, among=some)
+    findings.against_dense(family, arms, full_name)
     return [*family.sentences(), *findings.shares(arms, full_name), *findings.kl_and_accuracy(arms)]

@@ -255,6 +255,22 @@ def test_without_divergence_accuracy_is_drawn_alone_and_that_is_said(data, tmp_p
     assert len(save(drawing, tmp_path)) == 5
 
 
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("length_effect", "inverted u "),
+        ("difficulty_effect", "trend "),
+        ("calibration_source", "against own traces "),
+        ("difficulty_length_grid", "the lead of moderate "),
+        ("token_budget", "trend "),
+    ],
+)
+def test_what_a_figure_asks_is_answered_before_the_dense_model(drawn, name, asked):
+    said = [line.lower().removeprefix("no ") for line in drawn(name)[0].findings]
+    dense = next(place for place, line in enumerate(said) if "the dense model in accuracy" in line)
+    assert said[0].startswith(asked) and dense > 0 and not any(line.startswith(asked) for line in said[dense:])
+
+
 def test_cost_draws_the_single_cell_that_a_first_run_leaves(tmp_path):
     write_cell(tmp_path, "single", {})
     drawing = figures.draw("cost", Data(load_runs(tmp_path), load_samples(tmp_path), load_divergence(tmp_path)))

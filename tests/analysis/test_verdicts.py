@@ -32,7 +32,7 @@ def test_a_difference_that_is_shown_names_its_direction():
     )
     same_sentence(
         verdicts.difference("hard", "easy", LOWER, KL),
-        """Hard − easy in KL (nats per token, lower is better): −0.002812 [−0.004211, −0.001410], p < 0.001
+        """Hard − easy in KL (nats per token, lower is better): −0.00281 [−0.00421, −0.00141], p < 0.001
         (500 problems, 4 seeds): KL is lower for hard.""",
     )
 
@@ -84,7 +84,7 @@ def test_a_trend_names_its_order_and_direction_only_where_it_is_shown():
     arms = ("easy", "medium", "hard")
     same_sentence(
         verdicts.trend(arms, replace(LOWER, seeds=(4, 4, 4)), KL),
-        """Trend over easy, medium, hard in KL (nats per token, lower is better): −0.002812 [−0.004211, −0.001410]
+        """Trend over easy, medium, hard in KL (nats per token, lower is better): −0.00281 [−0.00421, −0.00141]
         per step, p < 0.001 (500 problems, 4 seeds): KL falls on average.""",
     )
     same_sentence(
@@ -120,8 +120,8 @@ def test_where_lower_is_better_the_shape_is_a_u_and_the_wrong_side_is_refused():
     test = InvertedU(side, side, 0.0002, True, "lower")
     same_sentence(
         verdicts.inverted_u(LENGTHS, test, KL),
-        """U shown in KL (nats per token, lower is better): moderate − short −0.002812 (−∞, −0.001410],
-        moderate − long −0.002812 (−∞, −0.001410], the larger one-sided p < 0.001 (500 problems, 4 seeds):
+        """U shown in KL (nats per token, lower is better): moderate − short −0.00281 (−∞, −0.00141],
+        moderate − long −0.00281 (−∞, −0.00141], the larger one-sided p < 0.001 (500 problems, 4 seeds):
         KL is better for moderate than for short and for long.""",
     )
     with pytest.raises(ValueError, match="of accuracy higher is"):
@@ -151,8 +151,8 @@ def test_an_advantage_counts_where_bins_of_neither_arm_share_its_sign():
     assert verdicts.same_sign(MATRIX, BINS, BINS, "easy", "hard", 0.0028).sign == 1
     same_sentence(
         verdicts.signs(check, KL),
-        """Hard − easy in KL (nats per token, lower is better): −0.002800 over all held-out problems; in held-out bins
-        that belong to neither, medium −0.000400: the same sign, so that the lead of hard holds there too
+        """Hard − easy in KL (nats per token, lower is better): −0.00280 over all held-out problems; in held-out bins
+        that belong to neither, medium −0.00040: the same sign, so that the lead of hard holds there too
         (signs, not a test).""",
     )
     accurate = verdicts.same_sign(MATRIX, BINS, BINS, "hard", "easy", -0.0028)
@@ -205,9 +205,7 @@ def test_numbers_are_readable_and_nothing_but_0_reads_as_0():
     assert "a − b in KL (nats per token, lower is better): 0.000 [0.000, 0.000], p = 1.00" in (
         verdicts.difference("a", "b", none, KL).replace("A −", "a −")
     )
-    assert "+12.35 [+1.00, +23.70]" in verdicts.difference(
-        "a", "b", replace(SHOWN, value=12.3456, low=1, high=23.7), KL
-    )
+    assert "+12.3 [+1.0, +23.7]" in verdicts.difference("a", "b", replace(SHOWN, value=12.3456, low=1, high=23.7), KL)
     assert "+0.021 90 % interval [" in verdicts.difference("a", "b", replace(SHOWN, confidence=0.9), ACCURACY)
 
 
