@@ -7,23 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.rows import options
+from analysis.rows import ARM, options
 from ssgr.cell import LABELS
 from ssgr.errors import UserError
 
-SETTINGS = (  # columns of load_runs that make an arm, besides the calibration seed
-    "model",
-    "task",
-    "pruner",
-    "sparsity",
-    "pattern",
-    "calibration",
-    "difficulty",
-    "length",
-    "correctness",
-    "token_weights",
-    "tokens",
-)
+SETTINGS = ("task", *ARM, "sparsity", "tokens")  # columns that make an arm, besides the calibration seed
 EVALUATED = ("problems", "repeats", "dense_repeats")  # columns that say on what accuracy was measured
 SAID_BY = {  # parts of a config that a column says already, or that follow from what it says
     "model": ("model.", "problems.instruction"),
@@ -54,6 +42,7 @@ WITHOUT_EFFECT = (  # on what is measured
     "pruner.measure_error",
 )
 NAMES_AND_PLACES = re.compile(r".*\.(name|path|.*_field|fallback\..*)")
+CORRECTNESS = {"any": "right or wrong", "incorrect": "wrong"}
 ORDER = {  # nominal values, in the order in which they are drawn
     "calibration": (
         "self_generated",
@@ -114,6 +103,13 @@ def setting(run: pd.Series) -> str:
     columns = [str(run[column]) for column in (*SETTINGS, *EVALUATED)]
     config = config_of(run["config"]) if pd.notna(run["calibration"]) else {}
     return json.dumps([columns, config], sort_keys=True)
+
+
+def unusual(run: pd.Series) -> list[str]:
+    """What of its source a run was calibrated on, where that is not the default: its bins, other traces, weights."""
+    parts = [run[name] for name in ("difficulty", "length") if run[name] != "all"]
+    parts += [CORRECTNESS[run["correctness"]]] if run["correctness"] in CORRECTNESS else []
+    return parts + ([f"weights {run['token_weights']}"] if run["token_weights"] != "all" else [])
 
 
 def refuse_duplicates(runs: pd.DataFrame, study: str, by: Sequence[str]) -> None:

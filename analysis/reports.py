@@ -7,22 +7,11 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import wandb_source
-from analysis.rows import options
+from analysis.rows import ARM, options
+from ssgr.cache import read_json
 
-ARM_AND_SEED = [  # what a figure tells cells apart by, besides the task
-    "study",
-    "model",
-    "pruner",
-    "sparsity_target",
-    "pattern",
-    "calibration",
-    "difficulty",
-    "length",
-    "correctness",
-    "token_weights",
-    "budget",
-    "seed",
-]
+# what a figure tells cells apart by, besides the task; here as asked for, so that a cell's own counts tell nothing
+ARM_AND_SEED = ["study", *ARM, "sparsity_target", "budget", "seed"]
 NOT_SCIENCE = ("runs_dir", "cache_dir", "tracking", "study", "device", "overwrite", "save_checkpoint", "dry_run")
 NAMED = 5  # cells that one line names
 
@@ -86,16 +75,12 @@ def missing(runs_dir: Path) -> Iterator[str]:
 
 
 def is_finished(folder: Path) -> bool:
-    try:
-        return json.loads((folder / "result.json").read_text(encoding="utf-8")).get("status") == "finished"
-    except (OSError, ValueError):
-        return False
+    return (read_json(folder / "result.json") or {}).get("status") == "finished"
 
 
 def state(folder: Path) -> str:
     """How a cell that is not finished stands."""
-    try:
-        failure = json.loads((folder / "failure.json").read_text(encoding="utf-8"))
+    failure = read_json(folder / "failure.json") or {}
+    if {"stage", "error"} <= failure.keys():
         return f"failed in {failure['stage']}: {failure['error']}"
-    except (OSError, ValueError, KeyError):
-        return "begun" if folder.is_dir() else "not begun"
+    return "begun" if folder.is_dir() else "not begun"

@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+from analysis.comparable import unusual
+
 
 def markdown(runs: pd.DataFrame) -> str:
     """Accuracies with their standard errors, n and k, and the divergence beside them, the study first.
@@ -35,15 +37,7 @@ def _dense_line(run) -> str:
 
 def _source(run) -> str:
     """What a cell was calibrated on: the source, and whatever is not its default."""
-    parts = [run["calibration"]]
-    parts += [run[name] for name in ("difficulty", "length") if run[name] != "all"]
-    if run["correctness"] == "any":
-        parts.append("right or wrong")
-    elif run["correctness"] == "incorrect":
-        parts.append("wrong")
-    if run["token_weights"] != "all":
-        parts.append(f"weights {run['token_weights']}")
-    return ", ".join(parts)
+    return ", ".join([run["calibration"], *unusual(run)])
 
 
 def _line(about, metrics, pruner: str, source: str = "", tokens: str = "", seed: str = "", study: str = "") -> str:

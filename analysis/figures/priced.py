@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.arms import Arm, Arms, Data, gather
-from analysis.comparable import config_of, rank, setting
+from analysis.comparable import config_of, rank, setting, unusual
 from analysis.style import label, sparsity_label
 from ssgr.errors import UserError
 
-CORRECTNESS = {"any": "right or wrong", "incorrect": "wrong"}
 ORDER = ("model", "task", "pruner", "pattern", "sparsity", "calibration", "difficulty", "length", "tokens", "problems")
 
 
@@ -48,10 +47,7 @@ class Priced:
         pruned = f"{label(run['pruner'])} {sparsity_label(run['sparsity'], run['pattern'])}"
         if pd.isna(run["calibration"]):
             return pruned + self.mark
-        parts = [run[name] for name in ("difficulty", "length") if run[name] != "all"]
-        parts += [CORRECTNESS[run["correctness"]]] if run["correctness"] in CORRECTNESS else []
-        parts += [f"weights {run['token_weights']}"] if run["token_weights"] != "all" else []
-        parts += [f"{run['tokens']:,.0f} tokens"] * self.tells_tokens
+        parts = unusual(run) + [f"{run['tokens']:,.0f} tokens"] * self.tells_tokens
         return f"{pruned} on {label(run['calibration'])}" + (f" ({', '.join(parts)})" if parts else "") + self.mark
 
     def seconds(self) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from ssgr.progress import console
+from ssgr.progress import say
 
 
 def cache_root(cache_dir: str | None) -> Path:
@@ -82,8 +82,7 @@ def remove_damaged(folder: Path, pattern: str) -> None:
     """Removes, and says so, files whose bytes are not what their names promise; the caller holds the folder's lock."""
     for path in sorted(folder.glob(pattern)):
         if not is_sound(path):
-            line = f"{path} is damaged (its checksum is another): what it held is made again"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            say(f"{path} is damaged (its checksum is another): what it held is made again")
             path.unlink(missing_ok=True)
 
 
@@ -135,7 +134,7 @@ def locked(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        console.print(f"waiting for another process that works on {path.stem}", markup=False, highlight=False)
+        say(f"waiting for another process that works on {path.stem}")
         lock.acquire()
     try:
         yield

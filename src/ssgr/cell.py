@@ -225,26 +225,21 @@ def choice_labels(config: Config) -> list[str]:
 
 def difficulty_labels(bounds: dict[str, Any]) -> list[str]:
     """What the difficulty's bounds are called, also for readers of result.json; nothing for `all`."""
-    labels = []
-    if bounds["pass_rate"] is not None:
-        labels.append(bounds_label("difficulty", bounds["pass_rate"], "pass"))
-    if bounds["level"] is not None:
-        labels.append("level" + "to".join(map(str, bounds["level"])))
-    return labels
+    return bounds_labels("difficulty", bounds, {"pass_rate": "pass", "level": "level"})
 
 
 def length_labels(bounds: dict[str, Any]) -> list[str]:
     """The same of the length's bounds."""
-    labels = []
-    if bounds["percentile"] is not None:
-        labels.append(bounds_label("length", bounds["percentile"], "length"))
-    if bounds["tokens"] is not None:
-        labels.append("tokens" + "to".join(map(str, bounds["tokens"])))
-    return labels
+    return bounds_labels("length", bounds, {"percentile": "length", "tokens": "tokens"})
+
+
+def bounds_labels(group: str, bounds: dict[str, Any], prefixes: dict[str, str]) -> list[str]:
+    found = [(bounds[name], prefix) for name, prefix in prefixes.items()]
+    return [bounds_label(group, ends, prefix) for ends, prefix in found if ends is not None]
 
 
 def bounds_label(group: str, bounds: list[float], prefix: str) -> str:
     for edges, label in LABELS[group].items():
         if all(abs(bound - edge) < 1e-6 for bound, edge in zip(bounds, edges, strict=True)):
             return label
-    return prefix + "to".join(f"{bound:g}" for bound in bounds)
+    return prefix + "to".join(str(bound) if isinstance(bound, int) else f"{bound:g}" for bound in bounds)

@@ -7,3 +7,8 @@ class UserError(Exception):
 
 class CellError(Exception):
     """A cell that started and cannot finish, for a reason that one line can say: failure.json, exit status 1."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of any library says, as one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

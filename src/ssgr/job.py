@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssgr import resume
-from ssgr.cell import describe, study_folder
+from ssgr.cell import Cell, describe, study_folder
 from ssgr.composition import as_object, explain
 from ssgr.errors import UserError
 from ssgr.main import run
@@ -24,20 +24,25 @@ ended: list[Outcome] = []  # how the cell of a call without a sweep ended; a swe
 
 def job(config: DictConfig) -> Outcome:
     """Runs the cell that a config describes. Nothing is raised, so that the other jobs of a sweep go on."""
+    found = described(config)
+    if isinstance(found, Cell):
+        found = run_in_sweep(found) if HydraConfig.get().mode == RunMode.MULTIRUN else run(found)
+    ended.append(found)
+    return found
+
+
+def described(config: DictConfig) -> Cell | Outcome:
+    """The cell, or the outcome of a config that describes none."""
     try:
-        cell = describe(as_object(config))
+        return describe(as_object(config))
     except (OmegaConfBaseException, UserError) as error:
-        outcome = Outcome("refused", "", "", explain(error))
-    except Exception as error:
+        return Outcome("refused", "", "", explain(error))
+    except Exception as error:  # a bug of ours: one line would not do
         say(traceback.format_exc())
-        outcome = Outcome("failed", "", "", f"setup: {explain(error)}")
-    else:
-        outcome = run_in_sweep(cell) if HydraConfig.get().mode == RunMode.MULTIRUN else run(cell)
-    ended.append(outcome)
-    return outcome
+        return Outcome("failed", "", "", f"setup: {explain(error)}")
 
 
-def run_in_sweep(cell) -> Outcome:
+def run_in_sweep(cell: Cell) -> Outcome:
     """A cell beside others: it shows that it runs, waits for no other process, and speaks to its log if in parallel."""
     parallel = not HydraConfig.get().launcher["_target_"].endswith(".BasicLauncher")
     with resume.running(cell), resume.logged(cell) if parallel else nullcontext():

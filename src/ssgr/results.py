@@ -19,6 +19,7 @@ import yaml
 from ssgr.cache import read_json, remove_leftovers, write_atomically, write_json
 from ssgr.calibration import CalibrationSet
 from ssgr.cell import Cell
+from ssgr.errors import first_line
 from ssgr.progress import say
 
 if TYPE_CHECKING:
@@ -94,13 +95,13 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
     write_atomically(folder / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def write_failure(cell: Cell | None, stage: str, error: BaseException) -> str:
+def write_failure(cell: Cell, stage: str, error: BaseException) -> str:
     """failure.json and log.txt instead of result.json; returns the one line that says what happened.
 
     A result that stands is left alone: it is another process', or an earlier one's that was not to be replaced yet.
     """
-    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if cell is None or (cell.folder / "result.json").is_file():
+    line = first_line(error)
+    if (cell.folder / "result.json").is_file():
         return line
     log = cell.folder / "log.txt"
     try:

@@ -17,6 +17,8 @@ from ssgr.cell import Cell
 from ssgr.progress import say
 from ssgr.results import SCHEMA_VERSION, read_result, write_config
 
+COPIED = "would be copied"  # how a plan says that another study has the cell
+
 
 @dataclass
 class Outcome:
@@ -37,9 +39,8 @@ class Busy(Exception):
     """Another process has this cell, and this one has other cells to go on with."""
 
 
-def outcome(status: str, cell: Cell | None, message: str = "", result: dict[str, Any] | None = None) -> Outcome:
-    """An outcome of this cell; None where the config describes no cell."""
-    return Outcome(status, cell.name if cell else "", str(cell.folder) if cell else "", message, result)
+def outcome(status: str, cell: Cell, message: str = "", result: dict[str, Any] | None = None) -> Outcome:
+    return Outcome(status, cell.name, str(cell.folder), message, result)
 
 
 def finished_before(cell: Cell) -> Outcome | None:
@@ -78,7 +79,7 @@ def planned(cell: Cell) -> Outcome:
         if not lacking(cell):
             return skipped(cell, "finished already")
         if source := elsewhere(cell):
-            return outcome("planned", cell, f"would be copied from {source} (dry_run=true)")
+            return outcome("planned", cell, f"{COPIED} from {source} (dry_run=true)")
     return outcome("planned", cell, "would be run (dry_run=true)")
 
 

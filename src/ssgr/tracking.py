@@ -13,6 +13,7 @@ import pandas as pd
 from ssgr.cache import content_hash, locked, read_json, write_json
 from ssgr.cell import Cell
 from ssgr.config import TrackingMode
+from ssgr.errors import first_line
 from ssgr.progress import say
 from ssgr.results import git_describe, plain
 from ssgr.resume import lock_path
@@ -194,7 +195,3 @@ def _table(frame: pd.DataFrame) -> Any:
 
 def say_failed(error: Exception) -> None:
     say(f"tracking failed and is left out, the cell goes on: {first_line(error)}")
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -213,5 +213,5 @@ def test_busy_cells_are_asked_again(jobs):
 def test_deaths_are_counted_by_cell(jobs):
     deaths = Counter()
     begin(jobs[0])
-    sweep.give_up_or_retry(jobs, RuntimeError("gone"), deaths)
+    sweep.give_up_or_retry(jobs, RuntimeError("gone"), deaths, before={})
     assert deaths == {jobs[0].cell.name: 1} and all(job.outcome is None for job in jobs)

@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from ssgr import cache
 from ssgr.config import ModelConfig
-from ssgr.errors import UserError
+from ssgr.errors import UserError, first_line
 from ssgr.models.blocks import model_linears
 from ssgr.models.files import check_folder, context_length, fetch_model_dir, weights_hash
 
@@ -128,10 +128,6 @@ def refuse_states(model: PreTrainedModel) -> None:
     if other or getattr(model, "_is_stateful", False):
         what = other[0] if other else "recurrent"
         raise UserError(f"unsupported architecture: {type(model).__name__} has {what} layers, not attention alone")
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def weights_fingerprint(model: PreTrainedModel) -> str:

@@ -11,13 +11,13 @@ from typing import Any
 
 from rich.table import Table
 
-from ssgr import resume
 from ssgr.cell import Cell
 from ssgr.evaluation.dense import BUNDLED_SAMPLES, dense_key, is_shipped, make_manifest
 from ssgr.evaluation.files import load_evaluation_problems
 from ssgr.models.files import BUNDLED_MODEL, context_length, resolve_model_dir
 from ssgr.progress import written_or_said
 from ssgr.results import read_result
+from ssgr.resume import COPIED, Outcome
 from ssgr.study.ending import short
 from ssgr.study.watch import spoken
 from ssgr.traces import rollouts
@@ -60,14 +60,14 @@ class Speed:
         return self.overhead + self.pruning_per_token * tokens + self.evaluation_per_problem * problems + generating
 
 
-def show_plan(cells: Sequence[Cell]) -> None:
+def show_plan(planned: Sequence[tuple[Cell, Outcome]]) -> None:
     """Prints one line per cell, what the cache holds of what they share, and the sum; writes nothing."""
     table = Table()
     for column in ("cell", "would be", "seconds"):
         table.add_column(column, overflow="fold", justify="right" if column == "seconds" else "left")
     total, unknown, parts, source = 0.0, 0, {}, ""
-    for cell, name in zip(cells, short([cell.name for cell in cells]), strict=True):
-        becomes = fate(cell)
+    for (cell, outcome), name in zip(planned, short([cell.name for cell, _ in planned]), strict=True):
+        becomes = fate(outcome)
         if becomes != "run":
             table.add_row(name, becomes, "")
             continue
@@ -90,12 +90,11 @@ def show_plan(cells: Sequence[Cell]) -> None:
             )
 
 
-def fate(cell: Cell) -> str:
+def fate(outcome: Outcome) -> str:
     """skipped | copied | run."""
-    outcome = resume.planned(cell)
     if outcome.status == "skipped":
         return "skipped"
-    return "copied" if "copied" in outcome.message else "run"
+    return "copied" if outcome.message.startswith(COPIED) else "run"
 
 
 def held_in_cache(cell: Cell) -> tuple[Held | None, Held | None]:

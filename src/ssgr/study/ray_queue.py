@@ -33,7 +33,7 @@ def launch(launcher: "RayLauncher", job_overrides: Sequence[Sequence[str]], firs
     join(ray, init)
     try:
         refuse_too_little(ray, {"GPU": launcher.num_gpus, "CPU": launcher.num_cpus}, init["address"] == "local")
-        # The workers' ssgr may be another installation: everything is handed over by value that Hydra's state needs.
+        # a worker is a process of its own: Hydra's registries, the folder and the environment go with every job
         task = ray.remote(run_one).options(num_gpus=launcher.num_gpus, num_cpus=launcher.num_cpus, max_retries=0)
         state = Singleton.get_state()
         environment = {name: value for name, value in os.environ.items() if name.startswith(CARRIED)}

@@ -12,13 +12,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
 
 from ssgr import resume, tracking
 from ssgr.cache import read_json
-from ssgr.cell import Cell, describe
-from ssgr.composition import as_object, explain
+from ssgr.cell import Cell
+from ssgr.composition import explain
 from ssgr.errors import UserError
+from ssgr.job import described
 from ssgr.progress import say, track
 from ssgr.resume import Outcome
 from ssgr.study.grid import write_grids
@@ -42,19 +42,19 @@ class Job:
 def sweep(sweeper: BasicSweeper, arguments: list[str]) -> None:
     """What StudySweeper.sweep does; how the cells ended goes to `ended`."""
     jobs = compose_all(sweeper, arguments)
-    described = [job for job in jobs if job.cell]
-    if any(job.cell.config.dry_run for job in described):
+    runnable = [job for job in jobs if job.cell]
+    if any(job.cell.config.dry_run for job in runnable):
         from ssgr.study.estimate import show_plan
 
-        show_plan([job.cell for job in described])
-        for job in described:
+        for job in runnable:
             job.outcome = resume.planned(job.cell)
+        show_plan([(job.cell, job.outcome) for job in runnable])
     else:
-        write_grids([(job.cell, job.overrides) for job in described])
-        with Watch([job.cell for job in described]) as watch:
-            skip_finished(described)
-            watch.begin([job.cell for job in described if job.outcome is None])
-            launch(sweeper.launcher, described)
+        write_grids([(job.cell, job.overrides) for job in runnable])
+        with Watch([job.cell for job in runnable]) as watch:
+            skip_finished(runnable)
+            watch.begin([job.cell for job in runnable if job.outcome is None])
+            launch(sweeper.launcher, runnable)
     ended.extend(job.outcome for job in jobs)
 
 
@@ -78,10 +78,8 @@ def compose(loader: ConfigLoader, master: DictConfig, overrides: list[str]) -> J
     config = loader.load_sweep_config(master, overrides)
     with read_write(config), open_dict(config):
         del config["hydra"]
-    try:
-        return Job(overrides, describe(as_object(config)))
-    except (OmegaConfBaseException, UserError) as error:
-        return Job(overrides, None, Outcome("refused", "", "", explain(error)))
+    found = described(config)
+    return Job(overrides, found) if isinstance(found, Cell) else Job(overrides, outcome=found)
 
 
 def skip_finished(jobs: Sequence[Job]) -> None:
@@ -136,13 +134,12 @@ def begun(cell: Cell) -> int | None:
 
 
 def give_up_or_retry(
-    lost: Sequence[Job], broken: Exception | None, deaths: Counter[str], before: Mapping[str, int | None] | None = None
+    lost: Sequence[Job], broken: Exception | None, deaths: Counter[str], before: Mapping[str, int | None]
 ) -> None:
     """Gives the cells whose process died an outcome, or leaves them without one to be launched again.
 
     `before` says what `begun` was before the launch: what an earlier one left behind is no death in this one.
     """
-    before = before or {}
     died = [job.cell.name for job in lost if begun(job.cell) not in (None, before.get(job.cell.name))]
     deaths.update(died)
     why = explain(broken).partition(". ")[0] if broken else "no reason is known"
