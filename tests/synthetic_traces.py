@@ -52,20 +52,20 @@ def make_view(folder, lengths, prompt_tokens=4, levels=None):
     return store.view(problems, max(map(len, lengths.values())))
 
 
-def selection(correctness="correct", max_traces_per_problem=1):
-    return SelectionConfig(correctness, max_traces_per_problem)
+def selection(correctness="correct", max_traces_per_problem=1, balance=(), matched=False):
+    return SelectionConfig(correctness, max_traces_per_problem, list(balance), matched)
 
 
 def difficulty(pass_rate=None, level=None, name="d"):
     return DifficultyConfig(name, pass_rate, level)
 
 
-def length(percentile=None, within="store", tokens=None, name="l"):
-    return LengthConfig(name, percentile, within, tokens)
+def length(percentile=None, within="store", tokens=None, name="l", pick=None):
+    return LengthConfig(name, percentile, within, tokens, pick)
 
 
-def rollouts(problems=5, k=3, name="fresh", seed=0):
-    return RolloutsConfig(name, problems, k, temperature=0.6, top_p=0.95, max_new_tokens=64, seed=seed)
+def rollouts(problems=5, k=3, name="fresh", seed=0, split=False):
+    return RolloutsConfig(name, problems, k, temperature=0.6, top_p=0.95, max_new_tokens=64, seed=seed, split=split)
 
 
 class ScriptedEngine:

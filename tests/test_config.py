@@ -24,6 +24,8 @@ TEMPLATES = sorted(path.stem for path in composition.folder("multirun_templates"
 REQUIRED = {  # options without an honest default, and what to give them
     ("model", "hub"): ["model.path=some/where"],
     ("problems", "jsonl"): ["problems.path=p.jsonl"],
+    ("calibration", "text"): ["calibration.path=some.txt"],
+    ("calibration", "traces"): ["calibration.path=some/store"],
     ("evaluation", "jsonl"): ["evaluation.path=e.jsonl"],
 }
 
@@ -46,6 +48,8 @@ def test_every_option_composes_under_its_own_name(path):
 def test_experiments_change_what_is_selected_and_nothing_else(experiment):
     chosen, plain = config_of(f"experiment={experiment}"), config_of()
     selects = {"calibration", "difficulty", "length", "selection"}
+    if experiment == "ssgr_window":
+        selects |= {"rollouts"}  # its bins are those of 16 rollouts at its own temperature
     for field in fields(schemas.Config):
         if field.name not in selects:
             assert getattr(chosen, field.name) == getattr(plain, field.name)

@@ -30,6 +30,7 @@ FILLED = {  # option: the model option that stands in for its null
     ("evaluation", "top_p"): "evaluation_top_p",
     ("evaluation", "max_new_tokens"): "evaluation_max_new_tokens",
 }
+MODEL_OPTIONS = ("dtype", "think_end", "enable_thinking")  # what changes tokens, besides the files
 LABELS = {  # readable names of bins; any other bin is named by its bounds
     "difficulty": {(2 / 3, 1.0): "easy", (1 / 3, 2 / 3): "medium", (0.0, 1 / 3): "hard"},
     "length": {(0.0, 33.3): "short", (33.3, 66.7): "moderate", (66.7, 100.0): "long"},
@@ -89,6 +90,8 @@ def describe(config: Config) -> Cell:
 
 def fill(config: Config) -> None:
     for (group, option), default in FILLED.items():
+        if option == "tokens" and config.calibration.sequences is not None:
+            continue  # the budget is so many sequences, whatever they hold
         if getattr(getattr(config, group), option) is None:
             setattr(getattr(config, group), option, getattr(config.model.fallback, default))
     if config.limit is None:
@@ -112,9 +115,10 @@ def check(config: Config) -> None:
     if is_dense(config) or not config.pruner.reads_calibration:
         return
     check_source(config.calibration, config.difficulty, config.length)
-    if "rollouts" in SOURCES.get(config.calibration.name).reads:
-        check_bins(config.rollouts.k, config.difficulty, config.length, config.selection)
-    if "problems" in SOURCES.get(config.calibration.name).reads:
+    reads = SOURCES.get(config.calibration.name).reads
+    if "rollouts" in reads:
+        check_bins(config.rollouts.k, config.difficulty, config.length, config.selection, config.rollouts.split)
+    if "problems" in reads:
         load_problems(config.problems)
 
 
@@ -165,7 +169,7 @@ def identity(config: Config) -> dict[str, Any]:
     )
     evaluation = without(asdict(config.evaluation), "path", "divergence")
     found = {
-        "model": {"weights": weights, "dtype": config.model.dtype, "think_end": config.model.think_end},
+        "model": {"weights": weights} | {name: getattr(config.model, name) for name in MODEL_OPTIONS},
         "instruction": config.problems.instruction,
         "engine": config.engine.name,
         "evaluation": evaluation | {"task": task_hash(config.evaluation), "limit": config.limit},
@@ -179,14 +183,20 @@ def identity(config: Config) -> dict[str, Any]:
     if not config.pruner.reads_calibration:
         # What else it has only steers what is measured on calibration data.
         return found | {"pruner": config.pruner.name}
-    found |= {"pruner": asdict(config.pruner), "calibration": asdict(config.calibration), "seed": config.seed}
-    reads = SOURCES.get(config.calibration.name).reads
-    if "problems" in reads:
-        found["problems"] = without(asdict(config.problems), "name", "path") | {"file": problems_hash(config.problems)}
-    if "rollouts" in reads:
-        found |= {"rollouts": without(asdict(config.rollouts), "name"), "selection": asdict(config.selection)}
+    found |= {"pruner": asdict(config.pruner), "seed": config.seed}
+    source = SOURCES.get(config.calibration.name)
+    # The files count, not where they lie: a local file stands for the hub's data set, which its contents name.
+    calibration = without(asdict(config.calibration), "path", "data_files", "dataset")
+    found["calibration"] = calibration | {"contents": source.contents(config.calibration)}
+    if "problems" in source.reads:
+        problems = without(asdict(config.problems), "name", "path", "dataset")
+        found["problems"] = problems | {"contents": problems_hash(config.problems)}
+    if source.selects:
+        found |= {"selection": asdict(config.selection), "split": config.rollouts.split}
         found["difficulty"] = without(asdict(config.difficulty), "name")
         found["length"] = without(asdict(config.length), "name")
+    if "rollouts" in source.reads:
+        found["rollouts"] = without(asdict(config.rollouts), "name", "split")
         if config.rollouts.name == "bundled":
             found["rollouts"]["file"] = [file_hash(path) for path in sorted(BUNDLED_ROLLOUTS.rglob("*.parquet"))]
     return found
@@ -209,13 +219,18 @@ def bin_labels(config: Config) -> list[str]:
 
 def choice_labels(config: Config) -> list[str]:
     """What else tells this cell from the usual one, so that a listing of folders can be read."""
-    calibration, correctness = config.calibration, config.selection.correctness
+    calibration, selection = config.calibration, config.selection
     propagation = getattr(config.pruner, "propagation", Propagation.pruned)
     sinks = getattr(config.pruner, "sinks", Sinks.keep)
-    selects = "rollouts" in SOURCES.get(calibration.name).reads
+    selects = SOURCES.get(calibration.name).selects
+    by_tokens = calibration.sequences is None
     usual = {
-        f"{calibration.tokens}tokens": calibration.tokens == config.model.fallback.calibration_tokens,
-        f"{correctness}": correctness == Correctness.correct or not selects,
+        f"{calibration.tokens}tokens": not by_tokens or calibration.tokens == config.model.fallback.calibration_tokens,
+        f"{calibration.sequences}sequences": by_tokens,
+        f"{selection.correctness}": selection.correctness == Correctness.correct or not selects,
+        "matched": not (selects and selection.matched),
+        f"balanced_{'_'.join(selection.balance)}": not (selects and selection.balance),
+        "split": not (selects and config.rollouts.split),
         f"{calibration.token_weights}_weights": calibration.token_weights == TokenWeights.all,
         f"{propagation}_propagation": propagation == Propagation.pruned,
         f"{sinks}_sinks": sinks == Sinks.keep,
@@ -230,7 +245,8 @@ def difficulty_labels(bounds: dict[str, Any]) -> list[str]:
 
 def length_labels(bounds: dict[str, Any]) -> list[str]:
     """The same of the length's bounds."""
-    return bounds_labels("length", bounds, {"percentile": "length", "tokens": "tokens"})
+    picked = [str(bounds["pick"])] if bounds.get("pick") else []  # results of earlier versions have no pick
+    return [*bounds_labels("length", bounds, {"percentile": "length", "tokens": "tokens"}), *picked]
 
 
 def bounds_labels(group: str, bounds: dict[str, Any], prefixes: dict[str, str]) -> list[str]:

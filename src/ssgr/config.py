@@ -29,6 +29,19 @@ class Within(StrEnum):
     difficulty = "difficulty"
 
 
+class Pick(StrEnum):
+    shortest = "shortest"
+    longest = "longest"
+
+
+class Balance(StrEnum):
+    family = "family"
+    level = "level"
+    subject = "subject"
+    length = "length"
+    difficulty = "difficulty"
+
+
 class Sinks(StrEnum):
     keep = "keep"
     undamped = "undamped"
@@ -62,12 +75,23 @@ class Fallback:
 
 
 @dataclass
+class HubDataset:
+    """A data set on the hub. Where a local file is named beside it, the hub is not asked."""
+
+    id: str
+    config: str | None
+    split: str
+    revision: str | None  # a commit, tag or branch; null: the newest
+
+
+@dataclass
 class ModelConfig:
     name: str
     path: str | None  # hub id or local folder; null: the bundled model
     revision: str | None
     dtype: str
     think_end: str | None  # the tag that ends the reasoning; null for models that reason in plain text
+    enable_thinking: bool | None  # for chat templates that know it (Qwen3); null: the template's own default
     trust_remote_code: bool
     fallback: Fallback
 
@@ -75,13 +99,15 @@ class ModelConfig:
 @dataclass
 class ProblemsConfig:
     name: str
-    path: str | None
+    path: str | None  # a local file, also in place of the hub's
+    dataset: HubDataset | None
     question_field: str
-    answer_field: str
+    answer_field: str | None  # null: the last box of the solution
     solution_field: str | None
     level_field: str | None
     subject_field: str | None
     instruction: str  # appended to every question, in calibration and evaluation alike
+    decontaminate: bool  # drop problems that share an 8-gram of words with a problem of the evaluation
 
 
 @dataclass
@@ -93,20 +119,54 @@ class RolloutsConfig:
     top_p: float | None
     max_new_tokens: int | None
     seed: int
+    split: bool  # bins from the first half of each problem's rollouts, traces from the second
 
 
 @dataclass
 class SelectionConfig:
     correctness: Correctness
     max_traces_per_problem: int
+    balance: list[Balance]  # held still while another axis varies
+    matched: bool  # only problems with both a correct and a wrong trace, the same ones for either
 
 
 @dataclass
 class CalibrationConfig:
+    """The budget is `tokens` tokens, or `sequences` sequences (traces, or windows of max_seq_len)."""
+
     name: str
     tokens: int | None
+    sequences: int | None
     max_seq_len: int | None
     token_weights: TokenWeights
+
+
+@dataclass
+class TextConfig(CalibrationConfig):
+    path: str | None  # a txt, jsonl or parquet file
+    text_field: str  # of jsonl and parquet rows
+
+
+@dataclass
+class TracesConfig(CalibrationConfig):
+    path: str | None  # the folder of a store
+
+
+@dataclass
+class HubTextConfig(CalibrationConfig):
+    data_files: str | None  # local txt, jsonl or parquet files (a glob pattern too) in place of the hub's
+    dataset: HubDataset
+    text_field: str
+
+
+@dataclass
+class OffPolicyConfig(CalibrationConfig):
+    data_files: str | None
+    dataset: HubDataset
+    messages_field: str  # chat messages; rows without them are read by the three fields below
+    question_field: str
+    reasoning_field: str
+    answer_field: str
 
 
 @dataclass
@@ -122,6 +182,7 @@ class LengthConfig:
     percentile: list[float] | None  # [lo, hi]
     within: Within
     tokens: list[int] | None  # [lo, hi]
+    pick: Pick | None  # each problem's shortest or longest trace: same problems, other lengths
 
 
 @dataclass
@@ -259,6 +320,10 @@ SCHEMAS = {
     "problems": ProblemsConfig,
     "rollouts": RolloutsConfig,
     "calibration": CalibrationConfig,
+    "calibration/text": TextConfig,
+    "calibration/traces": TracesConfig,
+    "calibration/hub_text": HubTextConfig,
+    "calibration/off_policy": OffPolicyConfig,
     "difficulty": DifficultyConfig,
     "length": LengthConfig,
     "pruner/none": PrunerConfig,

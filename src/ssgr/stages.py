@@ -17,7 +17,7 @@ from ssgr.evaluation.held_out import HeldOut, held_out
 from ssgr.models import save
 from ssgr.models.blocks import model_linears, prunable_parameters
 from ssgr.models.load import LoadedModel, load_model, weights_fingerprint
-from ssgr.progress import console
+from ssgr.progress import console, say
 from ssgr.pruning.allocation import ALLOCATIONS
 from ssgr.pruning.base import PRUNERS
 from ssgr.pruning.loop import PruneReport, prune_model
@@ -131,6 +131,7 @@ def calibrate(cell: Cell, subject: Subject, clock: Clock) -> CalibrationSet | No
         difficulty=config.difficulty,
         length=config.length,
         seed=config.seed,
+        split=config.rollouts.split,
         template=subject.template,
         weights_hash=subject.loaded.weights_hash,
         cache=cell.cache,
@@ -142,6 +143,8 @@ def calibrate(cell: Cell, subject: Subject, clock: Clock) -> CalibrationSet | No
     if chosen.held is not None:
         title = "correct traces · tokens by pass rate and length (↳ taken)"
         console.print(render_table(chosen.held, chosen.selection, title))
+    for note in chosen.notes:
+        say(note)
     return chosen
 
 

@@ -51,12 +51,13 @@ def text(tmp_path_factory, monkeypatch):
 
 
 def build(name, view, tokens=BUDGET, max_seq_len=90, weights="all", seed=0, problems=PROBLEMS, template=TEMPLATE):
-    config = CalibrationConfig(name, tokens, max_seq_len, weights)
+    config = CalibrationConfig(name, tokens, None, max_seq_len, weights)
     bins = {"selection": selection(), "difficulty": difficulty(), "length": length()}
     request = CalibrationRequest(
         config,
         **bins,
         seed=seed,
+        split=False,
         template=template,
         weights_hash="w",
         cache=Path(CACHE.name),
@@ -196,7 +197,7 @@ def test_summary_and_parquet_say_what_was_used(view, tmp_path):
     ],
 )
 def test_sources_without_traces_refuse_bins(name, bins, group):
-    config = CalibrationConfig(name, BUDGET, 90, "all")
+    config = CalibrationConfig(name, BUDGET, None, 90, "all")
     with pytest.raises(UserError, match=group):
         check_source(config, *bins)
     check_source(config, difficulty(), length())
@@ -206,17 +207,17 @@ def test_sources_without_traces_refuse_bins(name, bins, group):
 @pytest.mark.parametrize("name", ["prompts_only", "general_text"])
 def test_decode_weights_need_completions(name):
     with pytest.raises(UserError, match=r"token_weights=decode"):
-        check_source(CalibrationConfig(name, BUDGET, 90, "decode"), difficulty(), length())
+        check_source(CalibrationConfig(name, BUDGET, None, 90, "decode"), difficulty(), length())
 
 
 def test_an_unknown_source_lists_the_choices():
     with pytest.raises(UserError, match="general_text, prompts_only, reference_solutions, self_generated"):
-        check_source(CalibrationConfig("nothing", BUDGET, 90, "all"), difficulty(), length())
+        check_source(CalibrationConfig("nothing", BUDGET, None, 90, "all"), difficulty(), length())
 
 
 @pytest.mark.parametrize("option", ["tokens", "max_seq_len"])
 def test_budgets_are_positive(option):
-    config = dataclasses.replace(CalibrationConfig("prompts_only", BUDGET, 90, "all"), **{option: 0})
+    config = dataclasses.replace(CalibrationConfig("prompts_only", BUDGET, None, 90, "all"), **{option: 0})
     with pytest.raises(UserError, match=rf"calibration\.{option}"):
         check_source(config, difficulty(), length())
 
@@ -226,8 +227,8 @@ def test_checking_a_source_imports_no_torch():
         "import sys\n"
         "from ssgr.calibration import check_source\n"
         "from ssgr.config import CalibrationConfig, DifficultyConfig, LengthConfig\n"
-        "config = CalibrationConfig('general_text', 1, 1, 'all')\n"
-        "check_source(config, DifficultyConfig('all', None, None), LengthConfig('all', None, 'store', None))\n"
+        "config = CalibrationConfig('general_text', 1, None, 1, 'all')\n"
+        "check_source(config, DifficultyConfig('all', None, None), LengthConfig('all', None, 'store', None, None))\n"
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

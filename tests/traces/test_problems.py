@@ -18,7 +18,8 @@ SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 def config(path, name="jsonl", **fields):
     names = {"question_field": "question", "answer_field": "answer", "solution_field": None}
     names |= {"level_field": None, "subject_field": None, **fields}
-    return ProblemsConfig(name, None if path is None else str(path), instruction="", **names)
+    path = None if path is None else str(path)
+    return ProblemsConfig(name, path, dataset=None, instruction="", decontaminate=False, **names)
 
 
 def write(path, *rows):

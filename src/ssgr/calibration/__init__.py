@@ -36,7 +36,7 @@ class CalibrationSet:
     `sequences` (int32) and `weights` (float32, one per token) run in parallel; `trace_ids` are problem_id/rollout
     where a sequence is a trace of the store. `mean_pass_rate` is the mean over traces of their problems' pass rate.
     `selection` and `held` are the tables of pass rate x length of what was taken and what the store holds, for
-    sources that select traces.
+    sources that select traces. `details` is what else result.json says of it, `notes` what a person should read.
     """
 
     source: str
@@ -47,6 +47,8 @@ class CalibrationSet:
     mean_pass_rate: float | None = None
     selection: pd.DataFrame | None = field(default=None, repr=False)
     held: pd.DataFrame | None = field(default=None, repr=False)
+    details: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def tokens(self) -> int:
@@ -74,6 +76,7 @@ class CalibrationSet:
             "mean_trace_tokens": self.mean_trace_tokens,
             "mean_pass_rate": self.mean_pass_rate,
             "grid": self.grid(),
+            **self.details,
         }
 
     def grid(self) -> dict[str, Any] | None:
@@ -101,6 +104,7 @@ class CalibrationRequest:
     difficulty: DifficultyConfig
     length: LengthConfig
     seed: int
+    split: bool
     template: PromptTemplate
     weights_hash: str
     cache: Path
@@ -108,23 +112,49 @@ class CalibrationRequest:
     rollouts: Callable[[], StoreView]
 
 
-def source(
-    name: str, *, reads: frozenset[str], completions: bool
-) -> Callable[[Callable[[CalibrationRequest], CalibrationSet]], Callable[[CalibrationRequest], CalibrationSet]]:
-    """Registers a function as a source. `completions`: its sequences are prompts followed by completions."""
+@dataclass(frozen=True)
+class Source:
+    """A calibration source: `build` makes its set, the rest says what can be known of it without torch.
 
-    def add(build: Callable[[CalibrationRequest], CalibrationSet]) -> Callable[[CalibrationRequest], CalibrationSet]:
-        build.reads, build.completions = reads, completions
-        return SOURCES.register(name)(build)
+    `reads` names what it asks of its request (problems, rollouts). `completions`: its sequences are prompts followed
+    by completions. `selects`: it chooses among traces, by correctness, difficulty and length. `contents` returns what
+    names the files that it reads, for the cell's hash, and raises UserError where they are not there.
+    """
+
+    build: Callable[[CalibrationRequest], CalibrationSet]
+    reads: frozenset[str]
+    completions: bool
+    selects: bool
+    contents: Callable[[CalibrationConfig], Any]
+
+    def __call__(self, request: CalibrationRequest) -> CalibrationSet:
+        return self.build(request)
+
+
+def source(
+    name: str,
+    *,
+    reads: frozenset[str] = frozenset(),
+    completions: bool = False,
+    selects: bool = False,
+    contents: Callable[[CalibrationConfig], Any] = lambda config: None,
+) -> Callable[[Callable[[CalibrationRequest], CalibrationSet]], Source]:
+    """Registers a function as a source; what the options mean is said at Source."""
+
+    def add(build: Callable[[CalibrationRequest], CalibrationSet]) -> Source:
+        return SOURCES.register(name)(Source(build, reads, completions, selects, contents))
 
     return add
 
 
 def check_source(calibration: CalibrationConfig, difficulty: DifficultyConfig, length: LengthConfig) -> None:
-    """UserError for options that the source cannot follow; reads no file but the sources' own modules."""
+    """UserError for options that the source cannot follow and for files that it would not find."""
     chosen = SOURCES.get(calibration.name)
-    if "rollouts" not in chosen.reads:
-        binned = {"difficulty": (difficulty, ("pass_rate", "level")), "length": (length, ("percentile", "tokens"))}
+    if not chosen.selects:
+        binned = {
+            "difficulty": (difficulty, ("pass_rate", "level")),
+            "length": (length, ("percentile", "tokens", "pick")),
+        }
         for group, (options, names) in binned.items():
             for name in names:
                 if getattr(options, name) is not None:
@@ -137,7 +167,13 @@ def check_source(calibration: CalibrationConfig, difficulty: DifficultyConfig, l
             f"calibration.token_weights=decode needs completions, and calibration={calibration.name} has none; "
             f"choices: all, per_trace"
         )
-    for option in ("tokens", "max_seq_len"):
+    if calibration.tokens is not None and calibration.sequences is not None:
+        raise UserError(
+            f"calibration.tokens={calibration.tokens} and calibration.sequences={calibration.sequences}: the budget is "
+            f"one or the other"
+        )
+    for option in ("tokens", "sequences", "max_seq_len"):
         value = getattr(calibration, option)
         if value is not None and value < 1:
             raise UserError(f"calibration.{option}={value}: must be at least 1")
+    chosen.contents(calibration)

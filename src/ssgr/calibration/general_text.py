@@ -13,7 +13,7 @@ from ssgr.traces.store import row_seed
 TEXT = Path(__file__).parents[1] / "bundled" / "general_text.txt"
 
 
-@source("general_text", reads=frozenset(), completions=False)
+@source("general_text", contents=lambda config: file_hash(TEXT))
 def general_text(request: CalibrationRequest) -> CalibrationSet:
     """Windows of max_seq_len tokens, one after another from a seeded start and round the end, none twice."""
     config = request.config

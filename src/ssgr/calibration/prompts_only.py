@@ -8,7 +8,7 @@ from ssgr.errors import UserError
 from ssgr.traces.selection import draw_order
 
 
-@source("prompts_only", reads=frozenset({"problems"}), completions=False)
+@source("prompts_only", reads=frozenset({"problems"}))
 def prompts_only(request: CalibrationRequest) -> CalibrationSet:
     """Each problem's prompt once, in seeded order; UserError where all prompts together hold too few tokens."""
     problems, config = request.problems(), request.config

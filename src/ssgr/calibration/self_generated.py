@@ -8,7 +8,7 @@ from ssgr.traces.selection import select, trace_names
 from ssgr.traces.tables import selection_table
 
 
-@source("self_generated", reads=frozenset({"problems", "rollouts"}), completions=True)
+@source("self_generated", reads=frozenset({"problems", "rollouts"}), completions=True, selects=True)
 def self_generated(request: CalibrationRequest) -> CalibrationSet:
     """Prompt and completion of each selected trace; CellError where the bin holds too few tokens."""
     view, config = request.rollouts(), request.config

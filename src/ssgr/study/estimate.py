@@ -56,7 +56,9 @@ class Speed:
         """Of this cell, with `generated` completions to be made that other cells will then share."""
         completions = problems * cell.config.evaluation.repeats * (not cell.is_dense) + generated
         generating = completions * self.mean_tokens / self.tokens_per_second
-        tokens = cell.config.calibration.tokens if cell.reads_calibration else 0
+        calibration = cell.config.calibration
+        budget = calibration.tokens or calibration.sequences * calibration.max_seq_len
+        tokens = budget if cell.reads_calibration else 0
         return self.overhead + self.pruning_per_token * tokens + self.evaluation_per_problem * problems + generating
 
 

@@ -47,6 +47,7 @@ def check_bins(
     difficulty: DifficultyConfig,
     length: LengthConfig | None = None,
     selection: SelectionConfig | None = None,
+    split: bool = False,
 ) -> None:
     """UserError, before anything is generated, for bins that make no sense or that k rollouts cannot populate."""
     if k < 1:

@@ -44,8 +44,8 @@ def collect(
     manifest = make_manifest(engine, loaded, template, config, problem_set)
     folder = store_folder(cache_root, manifest)
     if read_json(folder / "manifest.json"):
-        view = TraceStore.open(folder).view(problems, config.k)
-        if len(view.traces) == len(problems) * config.k:
+        view = TraceStore.open(folder).view(problems, config.k, config.split)
+        if len(view.all_traces) == len(problems) * config.k:
             return view  # without waiting for a process that adds other rows
     with locked(folder.with_suffix(".lock")):
         store = TraceStore.open(folder, manifest)
@@ -53,7 +53,7 @@ def collect(
         missing = store.missing([problem.problem_id for problem in problems], config.k)
         if missing:
             _generate(engine, template, {problem.problem_id: problem for problem in problems}, missing, config, store)
-    return store.view(problems, config.k)
+    return store.view(problems, config.k, config.split)
 
 
 def make_manifest(
@@ -131,8 +131,8 @@ def _bundled(loaded: Any, template: PromptTemplate, problems: Sequence[Problem],
     store = TraceStore.open(BUNDLED)
     _check_manifest(store.manifest, loaded, template, config)
     wanted = list(problems[: config.problems])
-    view = store.view(wanted, config.k)
-    lacking = len(wanted) * config.k - len(view.traces)
+    view = store.view(wanted, config.k, config.split)
+    lacking = len(wanted) * config.k - len(view.all_traces)
     if len(wanted) < config.problems or lacking:
         held = store.index["problem_id"].nunique()
         k = int(store.index["rollout"].max()) + 1 if len(store.index) else 0

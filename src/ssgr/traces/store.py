@@ -184,9 +184,9 @@ class TraceStore:
         self._parts[path.name] = _index_of(table, path.name)
         self._index = None
 
-    def view(self, problems: Sequence[Problem], k: int) -> "StoreView":
+    def view(self, problems: Sequence[Problem], k: int, split: bool = False) -> "StoreView":
         """Rollouts 0..k-1 of these problems, as far as the store holds them; nothing else enters the view."""
-        return StoreView(self, list(problems), k)
+        return StoreView(self, list(problems), k, split)
 
     def read(self, parts: Iterable[str], rows: Iterable[int]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Prompt and output ids (int32) of the rows at these places, in their order."""
@@ -215,12 +215,16 @@ class StoreView:
     """What a cell sees of a store: some problems, the first k rollouts of each, in that order.
 
     `traces` has one row per trace: problem_id, rollout, finish_reason, correct (bool: False where ungraded or
-    truncated), answer, prompt_tokens, tokens (generated), and where the ids lie. `pass_rate` and `solved` (the number
-    of correct rollouts) are Series by problem_id.
+    truncated), answer, prompt_tokens, tokens (generated), and where the ids lie. `solved` (the number of correct ones
+    of `graded` rollouts) and `pass_rate` are Series by problem_id.
+
+    With split=True the first half of each problem's rollouts tells its pass rate and only the second half's are
+    traces, so that no trace is taken for the luck that put its problem into a bin. `all_traces` are both halves.
     """
 
-    def __init__(self, store: TraceStore, problems: list[Problem], k: int):
-        self.store, self.problems, self.k = store, problems, k
+    def __init__(self, store: TraceStore, problems: list[Problem], k: int, split: bool = False):
+        self.store, self.problems, self.k, self.split = store, problems, k, split
+        self.graded = k // 2 if split else k
         order = {problem.problem_id: position for position, problem in enumerate(problems)}
         content = {problem.problem_id: problem.content for problem in problems}
         index = store.index
@@ -230,18 +234,21 @@ class StoreView:
         correct = traces["correct"].eq(True).fillna(False).astype(bool)
         traces["correct"] = correct & (traces["finish_reason"] == "stop")
         traces = traces.assign(_order=traces["problem_id"].map(order)).sort_values(["_order", "rollout"])
-        self.traces = traces.drop(columns="_order").reset_index(drop=True)
+        self.all_traces = traces.drop(columns="_order").reset_index(drop=True)
+        supplies = self.all_traces["rollout"] >= self.graded
+        self.traces = self.all_traces[supplies].reset_index(drop=True) if split else self.all_traces
 
     @cached_property
     def solved(self) -> pd.Series:
-        counts = self.traces.groupby("problem_id", sort=False)["correct"].sum()
+        counted = self.all_traces[self.all_traces["rollout"] < self.graded]
+        counts = counted.groupby("problem_id", sort=False)["correct"].sum()
         return (
             counts.reindex([problem.problem_id for problem in self.problems], fill_value=0).astype(int).rename("solved")
         )
 
     @cached_property
     def pass_rate(self) -> pd.Series:
-        return (self.solved / self.k).rename("pass_rate")
+        return (self.solved / self.graded).rename("pass_rate")
 
     def sequences(self, rows: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray]]:
         """Prompt and output ids (int32) of these rows of `traces`, in their order, read when asked for."""
