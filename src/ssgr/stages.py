@@ -75,7 +75,9 @@ def load(cell: Cell) -> Subject:
     matrix_quotas(dict.fromkeys(shapes, sparsity.value), shapes, sparsity)  # refuses an n:m that does not divide
     for group in ("rollouts", "evaluation") if cell.reads_rollouts else ("evaluation",):
         lower_cap(getattr(config, group), f"{group}.max_new_tokens", loaded.context)
-    template = PromptTemplate(loaded.tokenizer, config.problems.instruction, loaded.think_end)
+    template = PromptTemplate(
+        loaded.tokenizer, config.problems.instruction, loaded.think_end, config.model.enable_thinking
+    )
     return Subject(loaded, template, engine(config.engine, loaded))
 
 

@@ -112,18 +112,20 @@ def held_in_cache(cell: Cell) -> tuple[Held | None, Held | None]:
         model=SimpleNamespace(dtype=config.model.dtype),
     )
     engine = SimpleNamespace(identity={"engine": config.engine.name}, batch_size=None)
-    template = template_of(folder, config.problems.instruction, config.model.think_end, config.model.trust_remote_code)
+    model = config.model
+    options = (config.problems.instruction, model.think_end, model.enable_thinking)
+    template = template_of(folder, model.trust_remote_code, *options)
     context = context_length(folder)
     return held_rollouts(cell, engine, loaded, template, context), held_dense(cell, engine, loaded, template, context)
 
 
 @cache
-def template_of(folder: Path, instruction: str, think_end: str | None, remote_code: bool) -> Any:
+def template_of(folder: Path, remote_code: bool, *options: str | bool | None) -> Any:
+    """The PromptTemplate of the model in this folder; `options` are what it takes after its tokenizer."""
     from ssgr.models.load import read_tokenizer
     from ssgr.traces.prompts import PromptTemplate
 
-    options = SimpleNamespace(trust_remote_code=remote_code)
-    return PromptTemplate(read_tokenizer(folder, options), instruction, think_end)
+    return PromptTemplate(read_tokenizer(folder, SimpleNamespace(trust_remote_code=remote_code)), *options)
 
 
 def capped(options: Any, context: int) -> Any:

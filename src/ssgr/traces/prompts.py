@@ -4,7 +4,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ssgr.cache import content_hash
-from ssgr.errors import UserError
+from ssgr.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -13,27 +13,40 @@ if TYPE_CHECKING:
 class PromptTemplate:
     """The tokenizer's chat template with one instruction after every question, in calibration and evaluation alike.
 
-    `think_end` is the tag that ends the reasoning, null for models that reason in plain text. Raises UserError where
-    the tokenizer has no chat template.
+    `think_end` is the tag that ends the reasoning, None for models that reason in plain text. `enable_thinking` is
+    handed to templates that know it (Qwen3); None leaves them their default. A template writes prompts only, never
+    completions: many drop the reasoning of an assistant's turn, so a completion is always the ids that were sampled.
+    Raises UserError where the tokenizer has no chat template or the template cannot be used.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", instruction: str, think_end: str | None):
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        instruction: str,
+        think_end: str | None,
+        enable_thinking: bool | None = None,
+    ):
         if not getattr(tokenizer, "chat_template", None):
             raise UserError("the model's tokenizer has no chat template, so a question cannot be put to it")
-        self.tokenizer, self.instruction, self.think_end = tokenizer, instruction, think_end
+        self.tokenizer, self.instruction = tokenizer, instruction
+        self.options = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
+        ended = think_end is not None and self._try("").rstrip().endswith(think_end)
+        # A prompt that has ended the reasoning itself (Qwen3 with enable_thinking=false) leaves none to the model.
+        self.think_end = None if ended else think_end
 
     @cached_property
     def hash(self) -> str:
         """Of everything that decides a prompt's tokens but the vocabulary, which the weights' hash covers."""
         template = self.tokenizer.get_chat_template()
         special = {name: str(token) for name, token in self.tokenizer.special_tokens_map.items()}
-        return content_hash({"template": template, "instruction": self.instruction, "special_tokens": special})
+        parts = {"template": template, "instruction": self.instruction, "special_tokens": special}
+        return content_hash(parts | ({"options": self.options} if self.options else {}))
 
     def prompt_text(self, question: str) -> str:
         """The prompt as the chat template writes it, up to where the model goes on."""
         content = f"{question}\n{self.instruction}" if self.instruction else question
         messages = [{"role": "user", "content": content}]
-        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **self.options)
 
     def prompt_ids(self, question: str) -> list[int]:
         """Token ids of the prompt. Whether it opens with a BOS is the template's affair: none is added to its text."""
@@ -54,6 +67,12 @@ class PromptTemplate:
         """The text of sampled ids, without end-of-sequence and other special tokens but with the thinking tags."""
         kept = [token for token in output_ids if int(token) not in self._silent_ids]
         return self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    def _try(self, question: str) -> str:
+        try:
+            return self.prompt_text(question)
+        except Exception as error:  # whatever a template's own code raises
+            raise UserError(f"the model's chat template cannot write a prompt ({first_line(error)})") from error
 
     @cached_property
     def _silent_ids(self) -> set[int]:
