@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.rows import ARM, options
-from ssgr.cell import LABELS
+from ssgr.labels import LABELS
 from ssgr.errors import UserError
 
 SETTINGS = ("task", *ARM, "sparsity", "tokens")  # columns that make an arm, besides the calibration seed

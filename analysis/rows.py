@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ssgr.cell import difficulty_labels, length_labels
+from ssgr.labels import difficulty_labels, length_labels
 
 SCHEMA_VERSIONS = (1,)  # of result.json, that are understood
 METRICS = (

@@ -12,12 +12,14 @@ from typing import Any
 
 from ssgr.cache import cache_root, content_hash, file_hash
 from ssgr.calibration import SOURCES, check_source
-from ssgr.config import Config, Correctness, Propagation, Sinks, TokenWeights
+from ssgr.config import Config
 from ssgr.errors import UserError
 from ssgr.evaluation.files import load_evaluation_problems, task_hash
+from ssgr.labels import bin_labels, choice_labels, sparsity_label
 from ssgr.models.files import check_model_folder, resolve_model_dir, weights_hash
 from ssgr.traces.bins import check_bins
-from ssgr.traces.problems import load_problems, problems_hash
+from ssgr.traces.contamination import contaminated
+from ssgr.traces.problems import Problem, load_problems, problems_hash
 from ssgr.traces.rollouts import BUNDLED as BUNDLED_ROLLOUTS
 
 FILLED = {  # option: the model option that stands in for its null
@@ -31,10 +33,6 @@ FILLED = {  # option: the model option that stands in for its null
     ("evaluation", "max_new_tokens"): "evaluation_max_new_tokens",
 }
 MODEL_OPTIONS = ("dtype", "think_end", "enable_thinking")  # what changes tokens, besides the files
-LABELS = {  # readable names of bins; any other bin is named by its bounds
-    "difficulty": {(2 / 3, 1.0): "easy", (1 / 3, 2 / 3): "medium", (0.0, 1 / 3): "hard"},
-    "length": {(0.0, 33.3): "short", (33.3, 66.7): "moderate", (66.7, 100.0): "long"},
-}
 
 
 @dataclass(frozen=True)
@@ -75,6 +73,31 @@ class Cell:
     @property
     def reads_rollouts(self) -> bool:
         return self.reads_calibration and "rollouts" in SOURCES.get(self.config.calibration.name).reads
+
+    @property
+    def reads_problems(self) -> bool:
+        return self.reads_calibration and "problems" in SOURCES.get(self.config.calibration.name).reads
+
+    @cached_property
+    def contaminated(self) -> list[bool]:
+        """Which problems of the set share eight words in a row with a problem of the evaluation."""
+        return contaminated(load_problems(self.config.problems), load_evaluation_problems(self.config.evaluation))
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What may be calibrated on: the problem set, under problems.decontaminate=true without the contaminated ones.
+
+        Raises UserError where nothing is left.
+        """
+        found = load_problems(self.config.problems)
+        if self.config.problems.decontaminate:
+            found = [problem for problem, drop in zip(found, self.contaminated, strict=True) if not drop]
+        if not found:
+            raise UserError(
+                f"problems.decontaminate=true leaves none of the {len(self.contaminated):,} problems: all share eight "
+                f"words in a row with a problem of evaluation={self.config.evaluation.name}"
+            )
+        return found
 
     @property
     def cache(self) -> Path:
@@ -204,58 +227,3 @@ def identity(config: Config) -> dict[str, Any]:
 
 def without(options: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in names}
-
-
-def sparsity_label(config: Config) -> str:
-    if config.sparsity.n is not None:
-        return f"n{config.sparsity.n}m{config.sparsity.m}"
-    return f"s{100 * config.sparsity.value:g}"
-
-
-def bin_labels(config: Config) -> list[str]:
-    """The names of the difficulty and length bins, from their bounds alone; nothing for `all`."""
-    return [*difficulty_labels(asdict(config.difficulty)), *length_labels(asdict(config.length))]
-
-
-def choice_labels(config: Config) -> list[str]:
-    """What else tells this cell from the usual one, so that a listing of folders can be read."""
-    calibration, selection = config.calibration, config.selection
-    propagation = getattr(config.pruner, "propagation", Propagation.pruned)
-    sinks = getattr(config.pruner, "sinks", Sinks.keep)
-    selects = SOURCES.get(calibration.name).selects
-    by_tokens = calibration.sequences is None
-    usual = {
-        f"{calibration.tokens}tokens": not by_tokens or calibration.tokens == config.model.fallback.calibration_tokens,
-        f"{calibration.sequences}sequences": by_tokens,
-        f"{selection.correctness}": selection.correctness == Correctness.correct or not selects,
-        "matched": not (selects and selection.matched),
-        f"balanced_{'_'.join(selection.balance)}": not (selects and selection.balance),
-        "split": not (selects and config.rollouts.split),
-        f"{calibration.token_weights}_weights": calibration.token_weights == TokenWeights.all,
-        f"{propagation}_propagation": propagation == Propagation.pruned,
-        f"{sinks}_sinks": sinks == Sinks.keep,
-    }
-    return [label for label, as_usual in usual.items() if not as_usual]
-
-
-def difficulty_labels(bounds: dict[str, Any]) -> list[str]:
-    """What the difficulty's bounds are called, also for readers of result.json; nothing for `all`."""
-    return bounds_labels("difficulty", bounds, {"pass_rate": "pass", "level": "level"})
-
-
-def length_labels(bounds: dict[str, Any]) -> list[str]:
-    """The same of the length's bounds."""
-    picked = [str(bounds["pick"])] if bounds.get("pick") else []  # results of earlier versions have no pick
-    return [*bounds_labels("length", bounds, {"percentile": "length", "tokens": "tokens"}), *picked]
-
-
-def bounds_labels(group: str, bounds: dict[str, Any], prefixes: dict[str, str]) -> list[str]:
-    found = [(bounds[name], prefix) for name, prefix in prefixes.items()]
-    return [bounds_label(group, ends, prefix) for ends, prefix in found if ends is not None]
-
-
-def bounds_label(group: str, bounds: list[float], prefix: str) -> str:
-    for edges, label in LABELS[group].items():
-        if all(abs(bound - edge) < 1e-6 for bound, edge in zip(bounds, edges, strict=True)):
-            return label
-    return prefix + "to".join(str(bound) if isinstance(bound, int) else f"{bound:g}" for bound in bounds)

@@ -23,7 +23,7 @@ from ssgr.pruning.base import PRUNERS
 from ssgr.pruning.loop import PruneReport, prune_model
 from ssgr.pruning.sparsity import Sparsity, matrix_quotas
 from ssgr.results import Clock, partial_folder
-from ssgr.traces.problems import load_problems, problem_set
+from ssgr.traces.problems import problem_set
 from ssgr.traces.prompts import PromptTemplate
 from ssgr.traces.rollouts import collect
 from ssgr.traces.store import TraceStore
@@ -112,16 +112,13 @@ def calibrate(cell: Cell, subject: Subject, clock: Clock) -> CalibrationSet | No
         return None
     config = cell.config
 
-    def problems():
-        return load_problems(config.problems)
-
     def rollouts():
         with clock("rollouts"):
             return collect(
                 subject.engine,
                 subject.loaded,
                 subject.template,
-                problems(),
+                cell.problems,
                 config.rollouts,
                 cell.cache,
                 problem_set(config.problems),
@@ -137,17 +134,29 @@ def calibrate(cell: Cell, subject: Subject, clock: Clock) -> CalibrationSet | No
         template=subject.template,
         weights_hash=subject.loaded.weights_hash,
         cache=cell.cache,
-        problems=problems,
+        problems=lambda: cell.problems,
         rollouts=rollouts,
     )
     with clock("calibration"):
         chosen = SOURCES.get(config.calibration.name)(request)
+    if cell.reads_problems:
+        chosen.details["contaminated_problems"] = sum(cell.contaminated)
+        chosen.notes += contamination_note(cell)
     if chosen.held is not None:
         title = "correct traces · tokens by pass rate and length (↳ taken)"
         console.print(render_table(chosen.held, chosen.selection, title))
     for note in chosen.notes:
         say(note)
     return chosen
+
+
+def contamination_note(cell: Cell) -> list[str]:
+    shared, config = sum(cell.contaminated), cell.config
+    if not shared:
+        return []
+    of = f"{shared:,} of the {len(cell.contaminated):,} problems of problems={config.problems.name}"
+    fate = "they are left out" if config.problems.decontaminate else "problems.decontaminate=true leaves them out"
+    return [f"{of} share eight words in a row with one of evaluation={config.evaluation.name}: {fate}"]
 
 
 def evaluate_dense(cell: Cell, subject: Subject, clock: Clock) -> Evaluation:

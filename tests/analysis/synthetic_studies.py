@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from ssgr.cell import difficulty_labels, length_labels
+from ssgr.labels import difficulty_labels, length_labels
 from ssgr.evaluation.held_out import difficulty_bin
 
 ROOT = Path(__file__).parents[2]

@@ -21,7 +21,7 @@ from ssgr.resume import COPIED, Outcome
 from ssgr.study.ending import short
 from ssgr.study.watch import spoken
 from ssgr.traces import rollouts
-from ssgr.traces.problems import load_problems, problem_set
+from ssgr.traces.problems import problem_set
 from ssgr.traces.store import TraceStore
 
 CARD = BUNDLED_MODEL.parent / "card.json"  # of the bundled model; its `speed` was measured as the card says
@@ -137,7 +137,7 @@ def held_rollouts(cell: Cell, engine: Any, loaded: Any, template: Any, context: 
     if not cell.reads_rollouts:
         return None
     config = capped(cell.config.rollouts, context)
-    problems = load_problems(cell.config.problems)[: config.problems]
+    problems = cell.problems[: config.problems]
     needed = len(problems) * config.k
     if config.name == "bundled":
         return Held("rollouts", "shipped", needed, needed)
