@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.rows import ARM, options
-from ssgr.labels import LABELS
 from ssgr.errors import UserError
+from ssgr.labels import LABELS
 
 SETTINGS = ("task", *ARM, "sparsity", "tokens")  # columns that make an arm, besides the calibration seed
 EVALUATED = ("problems", "repeats", "dense_repeats")  # columns that say on what accuracy was measured
@@ -43,6 +43,7 @@ WITHOUT_EFFECT = (  # on what is measured
 )
 NAMES_AND_PLACES = re.compile(r".*\.(name|path|.*_field|fallback\..*)")
 CORRECTNESS = {"any": "right or wrong", "incorrect": "wrong"}
+PICKED = {"shortest": -1.0, "longest": 201.0}  # outside every bin's middle: twice a percentile from 0 to 100
 ORDER = {  # nominal values, in the order in which they are drawn
     "calibration": (
         "self_generated",
@@ -71,7 +72,9 @@ def refuse_mixtures(runs: pd.DataFrame, study: str, by: Sequence[str]) -> None:
     """UserError where cells differ in anything but `by` and the seed, columns first, then options of the config."""
     for column in (*SETTINGS, *EVALUATED):
         if column not in by:
-            refuse_several(study, column, runs[column].dropna().unique())
+            # a budget of so many sequences holds other tokens with every seed
+            asked = runs[runs["budget"].notna()] if column == "tokens" else runs
+            refuse_several(study, column, asked[column].dropna().unique())
     said = tuple(part for column in by for part in SAID_BY.get(column, ()))
     calibrated = runs[runs["calibration"].notna()]  # magnitude ignores what it was told of calibration
     found = [config_of(text, said) for text in calibrated["config"].unique()]
@@ -100,7 +103,8 @@ def config_of(text: str, said: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def setting(run: pd.Series) -> str:
     """Everything that makes a run's arm as one text: two runs of one arm differ in their seed alone."""
-    columns = [str(run[column]) for column in (*SETTINGS, *EVALUATED)]
+    budget = "tokens" if pd.notna(run["budget"]) else "sequences"
+    columns = [str(run[budget if column == "tokens" else column]) for column in (*SETTINGS, *EVALUATED)]
     config = config_of(run["config"]) if pd.notna(run["calibration"]) else {}
     return json.dumps([columns, config], sort_keys=True)
 
@@ -109,7 +113,20 @@ def unusual(run: pd.Series) -> list[str]:
     """What of its source a run was calibrated on, where that is not the default: its bins, other traces, weights."""
     parts = [run[name] for name in ("difficulty", "length") if run[name] != "all"]
     parts += [CORRECTNESS[run["correctness"]]] if run["correctness"] in CORRECTNESS else []
-    return parts + ([f"weights {run['token_weights']}"] if run["token_weights"] != "all" else [])
+    parts += [f"weights {run['token_weights']}"] if run["token_weights"] != "all" else []
+    return parts + held_still(options(run["config"]))
+
+
+def held_still(config: dict[str, Any]) -> list[str]:
+    """How a selection keeps other things out of what it compares; nothing for the usual one."""
+    balanced = " and ".join(config.get("selection.balance") or [])
+    said = {
+        f"balanced by {balanced}": balanced,
+        "matched by problem": config.get("selection.matched"),
+        "bins from other rollouts": config.get("rollouts.split"),
+        f"{config.get('calibration.sequences')} sequences": config.get("calibration.sequences"),
+    }
+    return [words for words, applies in said.items() if applies]
 
 
 def refuse_duplicates(runs: pd.DataFrame, study: str, by: Sequence[str]) -> None:
@@ -160,6 +177,8 @@ def middle_of(column: str, label: str) -> float | None:
     for edges, name in LABELS.get(column, {}).items():
         if name == label:
             return -sum(edges) if column == "difficulty" else sum(edges)
+    if label in PICKED:
+        return PICKED[label]
     found = re.fullmatch(r"(pass|level|length|tokens)([\d.]+)to([\d.]+)", label)
     if found is None:
         return None
