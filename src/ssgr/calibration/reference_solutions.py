@@ -1,9 +1,8 @@
 """The problem set's own solutions behind the model's prompts: correct reasoning that the model did not write."""
 
-import numpy as np
-
 from ssgr.calibration import CalibrationRequest, CalibrationSet, source
-from ssgr.calibration.budget import fill, token_weights
+from ssgr.calibration.budget import Piece, packed_set
+from ssgr.calibration.completions import completed
 from ssgr.errors import UserError
 from ssgr.traces.problems import Problem
 from ssgr.traces.prompts import PromptTemplate
@@ -13,39 +12,18 @@ from ssgr.traces.selection import draw_order
 @source("reference_solutions", reads=frozenset({"problems"}), completions=True)
 def reference_solutions(request: CalibrationRequest) -> CalibrationSet:
     """Each problem once in seeded order: prompt, solution, end of sequence; UserError where these hold too little."""
-    config, template = request.config, request.template
     problems = [problem for problem in request.problems() if problem.solution]
     if not problems:
         raise UserError("calibration=reference_solutions: no problem has a solution (see problems.solution_field)")
     order = draw_order(request.seed, "problems", [problem.problem_id for problem in problems])
-    prompt_lengths = []
-
-    def sequences():
-        for i in order:
-            prompt = template.prompt_ids(problems[i].question)
-            prompt_lengths.append(len(prompt))
-            yield np.asarray([*prompt, *template.completion_ids(completion(problems[i], template))])
-
-    packed, held = fill(sequences(), config.tokens, config.max_seq_len)
-    if held < config.tokens:
-        raise UserError(
-            f"calibration=reference_solutions: the {len(problems):,} problems with a solution hold {held:,} tokens and "
-            f"calibration.tokens needs {config.tokens:,}; more problems or a smaller calibration.tokens would help"
-        )
-    lengths = [len(sequence) for sequence in packed]
-    weights = token_weights(config.token_weights, lengths, prompt_lengths[: len(packed)])
-    return CalibrationSet(config.name, packed, weights, [None] * len(packed), problems=len(packed))
+    pieces = (solved(problems[i], request.template) for i in order)
+    what = f"the {len(problems):,} problems with a solution hold"
+    built = packed_set(request.config, pieces, what, "more problems")
+    built.problems = len(built.sequences)
+    return built
 
 
-def completion(problem: Problem, template: PromptTemplate) -> str:
-    """The solution as this model would write it: inside its reasoning tags where it has them, then the boxed answer.
-
-    The opening tag is written only where the prompt does not end with it.
-    """
-    end = template.think_end
-    if end is None:
-        return problem.solution
-    text = f"{problem.solution}\n{end}\n\n\\boxed{{{problem.answer}}}"
-    start = end.replace("</", "<", 1)
-    opened = start == end or template.prompt_text(problem.question).rstrip().endswith(start)
-    return text if opened else f"{start}\n{text}"
+def solved(problem: Problem, template: PromptTemplate) -> Piece:
+    """The solution as the model's reasoning; what stands behind its tags is the boxed answer."""
+    answer = f"\\boxed{{{problem.answer}}}" if template.think_end else None
+    return completed(template, problem.question, problem.solution, answer)
