@@ -4,16 +4,26 @@ from fractions import Fraction
 
 import numpy as np
 
-from ssgr.config import DifficultyConfig, LengthConfig, SelectionConfig
+from ssgr.config import Balance, Correctness, DifficultyConfig, LengthConfig, SelectionConfig
 from ssgr.errors import UserError
 
 LARGEST_K = 1_000
 
 
-def in_pass_rate_bin(solved: int, k: int, pass_rate: list[float]) -> bool:
-    """Whether solved / k lies in (lo, hi], in exact arithmetic: 0.3333 in an option file means a third."""
+def in_pass_rate_bin(solved: int, k: int, pass_rate: list[float], closed: bool = False) -> bool:
+    """Whether solved / k lies in (lo, hi], in exact arithmetic: 0.3333 in an option file means a third.
+
+    `closed`: a bin that begins at 0 holds 0 too, as under rollouts.split, where a problem that the estimating half
+    never solved can have correct traces in the other half.
+    """
+    return bool(counts_in_bin(k, pass_rate, closed)[solved])
+
+
+def counts_in_bin(k: int, pass_rate: list[float], closed: bool = False) -> np.ndarray:
+    """For 0, 1, … k solved rollouts, whether such a problem lies in the bin: bool, shape (k + 1,)."""
     low, high = (_as_fraction(bound) for bound in pass_rate)
-    return low < Fraction(solved, k) <= high
+    rates = [Fraction(solved, k) for solved in range(k + 1)]
+    return np.array([low < rate <= high or (closed and rate == low == 0) for rate in rates])
 
 
 def length_mask(tokens: np.ndarray, population: np.ndarray, percentile: list[float] | None) -> np.ndarray:
@@ -50,18 +60,22 @@ def check_bins(
     split: bool = False,
 ) -> None:
     """UserError, before anything is generated, for bins that make no sense or that k rollouts cannot populate."""
-    if k < 1:
-        raise UserError(f"rollouts.k={k}: at least one rollout of each problem is needed")
-    if selection is not None and selection.max_traces_per_problem < 1:
-        raise UserError(f"selection.max_traces_per_problem={selection.max_traces_per_problem}: must be at least 1")
+    least = 2 if split else 1
+    if k < least:
+        needs = "rollouts.split needs at least two rollouts" if split else "at least one rollout"
+        raise UserError(f"rollouts.k={k}: {needs} of each problem{'' if split else ' is needed'}")
+    if selection is not None:
+        check_selection(selection, difficulty, length)
     if difficulty.pass_rate is not None:
         _check_range("difficulty.pass_rate", difficulty.pass_rate, 0, 1)
-        if not _populated(k, difficulty.pass_rate):
-            enough = next((n for n in range(1, LARGEST_K + 1) if _populated(n, difficulty.pass_rate)), None)
+        if not _populated(k, difficulty.pass_rate, split):
+            most = LARGEST_K + 1
+            enough = next((n for n in range(least, most) if _populated(n, difficulty.pass_rate, split)), None)
             help_ = f"the smallest k that can is rollouts.k={enough}" if enough else f"no k up to {LARGEST_K} can"
             low, high = difficulty.pass_rate
+            counted = f"{k // 2} of {k} rollouts (rollouts.split)" if split else f"{k} rollouts"
             raise UserError(
-                f"difficulty={difficulty.name} (pass rate in ({low:g}, {high:g}]): {k} rollouts of a problem cannot "
+                f"difficulty={difficulty.name} (pass rate in ({low:g}, {high:g}]): {counted} of a problem cannot "
                 f"have such a pass rate; {help_}"
             )
     if difficulty.level is not None:
@@ -72,14 +86,42 @@ def check_bins(
         _check_range("length.tokens", length.tokens, 0, None, may_touch=True)
 
 
+def check_selection(selection: SelectionConfig, difficulty: DifficultyConfig, length: LengthConfig | None) -> None:
+    """UserError for choices among traces that contradict each other, such as to hold still what a bin varies."""
+    if selection.max_traces_per_problem < 1:
+        raise UserError(f"selection.max_traces_per_problem={selection.max_traces_per_problem}: must be at least 1")
+    if selection.matched and selection.correctness == Correctness.any:
+        raise UserError(
+            "selection.matched=true compares correct with wrong traces of the same problems: it needs "
+            "selection.correctness=correct or incorrect, not any"
+        )
+    varied = {
+        Balance.difficulty: {"difficulty.pass_rate": difficulty.pass_rate},
+        Balance.level: {"difficulty.level": difficulty.level},
+        Balance.length: {
+            **(
+                {f"length.{name}": getattr(length, name) for name in ("percentile", "tokens", "pick")} if length else {}
+            ),
+            "selection.matched": selection.matched or None,  # takes the same problems, whatever their traces' length
+        },
+    }
+    for variable, options in varied.items():
+        for option, value in options.items():
+            if variable in selection.balance and value is not None:
+                raise UserError(
+                    f"selection.balance holds {variable} still, which {option}={value} does not go with: leave "
+                    f"{variable} out of selection.balance or unset {option}"
+                )
+
+
 def _as_fraction(bound: float) -> Fraction:
     """The nearest simple fraction where one is meant (0.6667, 0.333), else the bound itself."""
     simple = Fraction(bound).limit_denominator(LARGEST_K)
     return simple if abs(simple - Fraction(bound)) <= Fraction(1, 10_000) else Fraction(bound)
 
 
-def _populated(k: int, pass_rate: list[float]) -> bool:
-    return any(in_pass_rate_bin(solved, k, pass_rate) for solved in range(1, k + 1))
+def _populated(k: int, pass_rate: list[float], split: bool) -> bool:
+    return bool(counts_in_bin(k // 2 if split else k, pass_rate, closed=split).any())
 
 
 def _check_range(option: str, bounds: list[float], least: float, most: float | None, may_touch: bool = False) -> None:

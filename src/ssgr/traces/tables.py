@@ -22,14 +22,16 @@ def selection_table(view: StoreView, rows: pd.DataFrame | None = None) -> pd.Dat
     correct = view.traces[view.traces["correct"]]
     counted = correct if rows is None else rows
     names = list(ROWS)
-    level = pd.Categorical(counted["problem_id"].map(difficulty_names(view)), categories=names)
-    length = pd.Categorical(_length_names(correct["tokens"], counted["tokens"]), categories=list(COLUMNS))
+    difficulty = pd.Series(difficulty_thirds(view), index=view.solved.index)
+    level = pd.Categorical.from_codes(counted["problem_id"].map(difficulty), categories=names)
+    thirds = length_thirds(correct["tokens"].to_numpy(), counted["tokens"].to_numpy())
+    length = pd.Categorical.from_codes(thirds, categories=list(COLUMNS))
     tokens = counted["kept"] if "kept" in counted else counted["prompt_tokens"] + counted["tokens"]
     cells = pd.DataFrame({"level": level, "length": length, "tokens": tokens.to_numpy()})
     sums = cells.groupby(["level", "length"], observed=False)["tokens"].agg(["size", "sum"])
     in_level = counted["problem_id"].drop_duplicates() if rows is not None else pd.Series(view.solved.index)
-    problems = in_level.map(difficulty_names(view)).value_counts()
-    table = pd.DataFrame({"problems": problems.reindex(names, fill_value=0)}, index=pd.Index(names))
+    problems = np.bincount(in_level.map(difficulty), minlength=len(names))
+    table = pd.DataFrame({"problems": problems}, index=pd.Index(names))
     for column in COLUMNS:
         part = sums.xs(column, level="length")
         table[f"{column}_traces"], table[f"{column}_tokens"] = part["size"], part["sum"]
@@ -37,8 +39,27 @@ def selection_table(view: StoreView, rows: pd.DataFrame | None = None) -> pd.Dat
 
 
 def difficulty_names(view: StoreView) -> dict[str, str]:
-    """Problem id -> easy (above two thirds), medium (above one third), hard (above 0) or never solved."""
-    return {problem: _difficulty_name(int(solved), view.k) for problem, solved in view.solved.items()}
+    """Problem id -> easy (above two thirds), medium (above one third), hard (above 0) or never solved.
+
+    Under split a problem that the estimating half never solved is hard, as the bins have it: its other half is not
+    known to be wrong.
+    """
+    return dict(zip(view.solved.index, np.array(ROWS, dtype=object)[difficulty_thirds(view)], strict=True))
+
+
+def difficulty_thirds(view: StoreView) -> np.ndarray:
+    """For each problem of the view, the place in ROWS of its difficulty: int, shape (problems,)."""
+    solved, graded = view.solved.to_numpy(), view.graded
+    thirds = np.where(3 * solved > 2 * graded, 0, np.where(3 * solved > graded, 1, 2))
+    return thirds if view.split else np.where(solved == 0, ROWS.index("never solved"), thirds)
+
+
+def length_thirds(correct: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """For each of these lengths the place in COLUMNS of its third of the lengths of correct traces."""
+    if not len(correct):
+        return np.zeros(len(tokens), dtype=int)
+    edges = [length_at(correct, percentile) for percentile in LENGTH_PERCENTILES]
+    return np.searchsorted(edges, tokens)
 
 
 def render_table(held: pd.DataFrame, taken: pd.DataFrame | None = None, title: str | None = None) -> Table:
@@ -47,22 +68,11 @@ def render_table(held: pd.DataFrame, taken: pd.DataFrame | None = None, title: s
     for column in table.columns[1:]:
         column.justify = "right"
     for name in held.index:
+        if name == "never solved" and not held.loc[name, "problems"]:
+            continue
         cells = [("problems",), *((f"{length}_traces", f"{length}_tokens") for length in COLUMNS)]
         table.add_row(name, *(_cell(held, taken, name, columns) for columns in cells))
     return table
-
-
-def _difficulty_name(solved: int, k: int) -> str:
-    if solved == 0:
-        return "never solved"
-    return "easy" if 3 * solved > 2 * k else "medium" if 3 * solved > k else "hard"
-
-
-def _length_names(population: pd.Series, tokens: pd.Series) -> np.ndarray:
-    if population.empty:
-        return np.full(len(tokens), COLUMNS[0], dtype=object)
-    edges = [length_at(population.to_numpy(), percentile) for percentile in LENGTH_PERCENTILES]
-    return np.array(COLUMNS, dtype=object)[np.searchsorted(edges, tokens.to_numpy())]
 
 
 def _cell(held: pd.DataFrame, taken: pd.DataFrame | None, row: str, columns: tuple[str, ...]) -> str:

@@ -1,0 +1,193 @@
+"""Variables held still while another axis varies: one target for all arms of a study, and a draw that meets it.
+
+The target is a distribution over strata of the balanced variables, from the view, the correctness, the cap of traces
+per problem and the balanced variables alone, so that every bin of difficulty and length aims at the same one.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from ssgr.config import Balance, SelectionConfig
+from ssgr.errors import CellError
+from ssgr.traces.eligible import problem_places
+from ssgr.traces.store import StoreView
+from ssgr.traces.strata import capped_weights, cells_of, coded, joint, values_of
+
+NUMERIC = (Balance.length, Balance.difficulty, Balance.level)
+CANDIDATES = 8  # of a stratum that a draw chooses among
+OFF_IN_DEVIATIONS = 0.025  # two arms that are this near their target are within 5 % of a deviation of each other
+OFF_IN_SHARES = 0.05
+
+
+@dataclass(frozen=True)
+class BalanceTarget:
+    """What every arm aims at. Arrays run over view.traces unless said otherwise.
+
+    `strata`: int, the stratum of each trace, -1 where it is in none that every bin shares. `shares`: float, shape
+    (strata,), sums to 1. `offsets`: float, shape (traces, numeric variables), the distance from the target's mean in
+    standard deviations of all correct traces. `categories`: of each categorical variable the category of each trace
+    and the target's share of each category. `support`: the part of the traces in any cell that lies in the strata.
+    """
+
+    variables: list[Balance]
+    problems: np.ndarray
+    strata: np.ndarray
+    shares: np.ndarray
+    offsets: np.ndarray
+    categories: dict[Balance, tuple[np.ndarray, np.ndarray]]
+    support: float
+
+    def report(self, places: np.ndarray, dry: int) -> dict[str, Any]:
+        """How near the traces at these places of view.traces come to the target; `dry`: strata that ran out.
+
+        `differences` are (mean - target's mean) / standard deviation of numeric variables, and the total variation
+        distance of the others.
+        """
+        off = self.offsets[places].mean(axis=0) if len(places) else np.zeros(self.offsets.shape[1])
+        found = dict(zip((name for name in self.variables if name in NUMERIC), off.tolist(), strict=True))
+        for variable, (codes, shares) in self.categories.items():
+            taken = np.bincount(codes[places], minlength=len(shares)) / max(len(places), 1)
+            found[variable] = float(np.abs(taken - shares).sum() / 2)
+        differences = {str(variable): found[variable] for variable in self.variables}
+        return {"differences": differences, "strata": len(self.shares), "dry_strata": dry, "support": self.support}
+
+
+def balance_target(view: StoreView, selection: SelectionConfig) -> BalanceTarget:
+    """The target of every arm of this view with this selection.
+
+    A stratum's share is the smallest that it has in any cell of the axes that are not balanced (strata.cells_of), so
+    that every cell can supply it; its mean is that of the cells' means. Traces in no cell, and those of problems
+    without a balanced variable, do not count.
+
+    Raises CellError where no stratum is in every cell, UserError where no problem has the variable.
+    """
+    variables = list(dict.fromkeys(Balance(name) for name in selection.balance))
+    problems, cells = problem_places(view), cells_of(view, selection)
+    codes = {name: coded(view, name, cells >= 0, len(variables)) for name in variables}
+    strata = joint(list(codes.values()))
+    counted = np.flatnonzero((cells >= 0) & (strata >= 0))
+    weights = capped_weights(problems[counted], cells[counted], selection.max_traces_per_problem)
+    by_cell = _Sums(cells[counted], strata[counted])
+    mass = by_cell(weights)
+    least = (mass / mass.sum(axis=1, keepdims=True)).min(axis=0) if len(counted) else np.zeros(1)
+    shared = np.flatnonzero(least > 0)
+    if not len(shared):
+        raise CellError(_nothing_shared(variables))
+    shares = least[shared] / least[shared].sum()
+    offsets = np.empty((len(problems), 0))
+    for values in (values_of(view, name) for name in variables if name in NUMERIC):
+        means = by_cell(weights * values[counted])[:, shared] / mass[:, shared]
+        deviation = np.nanstd(values[view.traces["correct"].to_numpy(bool)]) or 1.0
+        offsets = np.column_stack([offsets, (values - shares @ means.mean(axis=0)) / deviation])
+    number = np.full(max(strata.max(), 0) + 2, -1)  # the last one is that of traces in no stratum
+    number[shared] = np.arange(len(shared))
+    strata = number[strata]
+    categories = {name: (codes[name], _shares_of(codes[name], strata, shares)) for name in codes if name not in NUMERIC}
+    return BalanceTarget(variables, problems, strata, shares, offsets, categories, float((strata[counted] >= 0).mean()))
+
+
+class BalancedDraw:
+    """Iterates over candidates so that they follow the target as closely as they can, at any length of the draw.
+
+    Step by step the stratum that lacks most of its share is due; of its next few candidates the one that brings the
+    mean of the numeric variables nearest to the target's is taken. `candidates` are places in view.traces, in the
+    order in which they are preferred; places among the candidates come out, no more than `cap` of one problem. A
+    stratum without candidates is passed over and counted in `dry`.
+    """
+
+    def __init__(self, target: BalanceTarget, candidates: np.ndarray, cap: int):
+        self.shares, self.dry, self._cap = target.shares, 0, cap
+        self._problems = target.problems[candidates].tolist()
+        self._offsets = target.offsets[candidates].tolist()
+        self._taken: Counter[int] = Counter()
+        self._windows: list[list[int]] = [[] for _ in self.shares]
+        strata = target.strata[candidates]
+        order = np.argsort(strata, kind="stable")
+        queues = np.split(order, np.searchsorted(strata[order], np.arange(len(self.shares))))[1:]
+        self._queues = [iter(queue.tolist()) for queue in queues]
+
+    def __iter__(self) -> Iterator[int]:
+        shares, counts = self.shares.copy(), np.zeros(len(self.shares))
+        sums = [0.0] * (len(self._offsets[0]) if self._offsets else 0)
+        for drawn in range(1, len(self._problems) + 1):
+            place = None
+            while place is None:
+                due = int(np.argmax(shares * drawn - counts))
+                if np.isneginf(shares[due]):
+                    return
+                place = self._nearest(due, sums)
+                if place is None:
+                    self.dry += 1
+                    shares[due] = -np.inf
+            counts[due] += 1
+            self._taken[self._problems[place]] += 1
+            sums = [total + offset for total, offset in zip(sums, self._offsets[place], strict=True)]
+            yield place
+
+    def _nearest(self, stratum: int, sums: list[float]) -> int | None:
+        """Takes the candidate of this stratum that brings the means nearest to the target's; None where it is dry."""
+        window = [place for place in self._windows[stratum] if self._is_free(place)]
+        following = (place for place in self._queues[stratum] if self._is_free(place))
+        window += islice(following, CANDIDATES - len(window))
+        self._windows[stratum] = window
+        if not window:
+            return None
+        distances = [
+            sum((total + offset) ** 2 for total, offset in zip(sums, self._offsets[place], strict=True))
+            for place in window
+        ]
+        return window.pop(distances.index(min(distances)))
+
+    def _is_free(self, place: int) -> bool:
+        return self._taken[self._problems[place]] < self._cap
+
+
+def balance_note(report: dict[str, Any]) -> str:
+    """One line for a person: how near a balanced draw came; where not near enough, why and what would help."""
+    differences = report["differences"]
+    told = ", ".join(
+        f"{name} {off:+.3f} standard deviations" if name in NUMERIC else f"{name} {off:.1%} of the traces"
+        for name, off in differences.items()
+    )
+    limits = {name: OFF_IN_DEVIATIONS if name in NUMERIC else OFF_IN_SHARES for name in differences}
+    failed = " and ".join(name for name, off in differences.items() if abs(off) > limits[name])
+    if not failed:
+        return f"balance: off the target that all bins share by {told}"
+    dry = f"{report['dry_strata']} of {report['strata']} strata ran dry" if report["dry_strata"] else ""
+    help_ = "a smaller budget, more rollouts.problems or a larger rollouts.k" if dry else "a larger budget"
+    return (
+        f"balance: this store cannot hold {failed} still here ({dry or 'few traces for so many strata'}): off the "
+        f"target that all bins share by {told}; {help_} would help"
+    )
+
+
+class _Sums:
+    """Sums of per-trace values by cell and stratum: float, shape (cells, strata)."""
+
+    def __init__(self, cells: np.ndarray, strata: np.ndarray):
+        self.shape = (len(np.unique(cells)), strata.max(initial=-1) + 1)
+        self.keys = np.unique(cells, return_inverse=True)[1].reshape(-1) * self.shape[1] + strata
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        return np.bincount(self.keys, weights=values, minlength=self.shape[0] * self.shape[1]).reshape(self.shape)
+
+
+def _shares_of(codes: np.ndarray, strata: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The target's share of each category of one variable; every stratum has one category."""
+    category = np.zeros(len(shares), dtype=np.int64)
+    category[strata[strata >= 0]] = codes[strata >= 0]
+    return np.bincount(category, weights=shares, minlength=codes.max() + 1)
+
+
+def _nothing_shared(variables: list[Balance]) -> str:
+    names = ", ".join(variables)
+    return (
+        f"selection.balance=[{names}]: no value of {names} occurs in every bin of difficulty and length of this store, "
+        f"so that its arms have nothing in common; more rollouts.problems, a larger rollouts.k or fewer balanced "
+        f"variables would help"
+    )
