@@ -129,8 +129,8 @@ def test_nothing_is_printed(task, capfd):
 def test_stored_samples_are_not_graded_again(task, monkeypatch):
     template, rows, _, run = task
     run(oracle(template, rows))
-    for module in ("ssgr.evaluation.lm", "ssgr.evaluation.tasks.math_problems"):
-        monkeypatch.setattr(f"{module}.grade", lambda *arguments: pytest.fail("graded again"))
+    for name in ("ssgr.evaluation.lm.graded_traces", "ssgr.evaluation.tasks.math_problems.grade"):
+        monkeypatch.setattr(name, lambda *arguments: pytest.fail("graded again"))
     assert run(oracle(template, rows)).metrics["jsonl/accuracy"] == 1.0
 
 

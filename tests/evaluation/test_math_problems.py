@@ -10,14 +10,14 @@ from lm_eval.api.instance import Instance
 
 from ssgr.evaluation.accuracy import evaluate
 from ssgr.evaluation.lm import EngineLM
-from ssgr.evaluation.tasks.math_problems import grade_all, keep_all
+from ssgr.evaluation.tasks.math_problems import keep_all, score
 from ssgr.traces.store import TraceStore
 
 
 def test_every_repeat_is_kept_and_graded():
     responses = [["\\boxed{4}", "\\boxed{5}", "so 4", ""]]
     (kept,) = keep_all(responses, [{}])
-    assert grade_all({"answer": "4"}, [kept]) == {"accuracy": 0.5}
+    assert score({"answer": "4"}, [kept]) == {"accuracy": 0.5}
 
 
 def test_tiny_math_reads_the_bundled_file(tmp_path, monkeypatch):

@@ -1,11 +1,10 @@
 import multiprocessing
 import signal
 import threading
-import time
 
 import pytest
 
-from ssgr.traces import grading, grading_worker
+from ssgr.traces import answers, grading, grading_worker
 from ssgr.traces.answers import extract_answer, last_boxed
 from ssgr.traces.grading import Grade, equivalent, grade
 
@@ -79,9 +78,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("answer", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_hostile_answer_is_wrong_and_the_next_is_graded(one_second, answer):
-    started = time.monotonic()
     assert not grade(f"\\boxed{{{answer}}}", "8", None, "stop").correct
-    assert time.monotonic() - started < 30  # a hang, not a speed
     assert equivalent("\\sqrt{27}", "3\\sqrt{3}")
 
 
@@ -173,10 +170,18 @@ def test_extraction(text, answer):
     assert extract_answer(text) == answer
 
 
-def test_hostile_boxes_take_no_time():
-    started = time.monotonic()
+def test_of_hostile_boxes_only_a_limited_part_is_read(monkeypatch):
+    brace, read = answers._BRACE, []
+
+    class Counting:
+        @staticmethod
+        def finditer(text, start, end):
+            read.append(min(end, len(text)) - start)
+            return brace.finditer(text, start, end)
+
+    monkeypatch.setattr(answers, "_BRACE", Counting)
     assert last_boxed("\\boxed{" * 200_000) is None
-    assert time.monotonic() - started < 5
+    assert len(read) == answers.MAX_BOXES and max(read) <= 4 * answers.MAX_ANSWER_CHARS
 
 
 def test_truncated_is_never_correct():

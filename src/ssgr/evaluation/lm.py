@@ -17,13 +17,14 @@ from lm_eval.tasks import TaskManager
 
 from ssgr.cache import read_json, write_json
 from ssgr.config import EvaluationConfig
-from ssgr.engines.base import Engine, Generation, Sampling
+from ssgr.engines.base import Engine, Sampling
 from ssgr.evaluation.files import TASKS
 from ssgr.progress import track
-from ssgr.traces.grading import grade
+from ssgr.traces import grading_worker
 from ssgr.traces.problems import Problem
 from ssgr.traces.prompts import PromptTemplate, answer_text
-from ssgr.traces.store import Trace, TraceStore, row_seed
+from ssgr.traces.rollouts import graded_traces
+from ssgr.traces.store import TraceStore, row_seed
 
 
 class Completion(str):
@@ -78,15 +79,9 @@ class EngineLM(LM):
                     on_tokens,
                 )
                 seconds = time.monotonic() - started
-                made = zip(batch, generations, strict=True)
-                self.store.append([self._trace(problems[i], r, prompts[i], output) for (i, r), output in made])
+                self.store.append(graded_traces(self.template, problems, prompts, batch, generations))
                 _add_seconds(self.store, seconds, sum(len(output.output_ids) for output in generations))
-
-    def _trace(self, problem: Problem, repeat: int, prompt_ids: list[int], made: Generation) -> Trace:
-        text = self.template.completion_text(made.output_ids)
-        graded = grade(text, problem.answer, self.template.think_end, made.finish_reason)
-        finish, ids = made.finish_reason, made.output_ids
-        return Trace(problem.problem_id, repeat, prompt_ids, ids, finish, graded.correct, graded.answer)
+        grading_worker.keep_one()
 
     def _texts(self, repeats: int) -> dict[tuple[str, int], Completion]:
         """What lm-eval gets: nothing where the completion was cut or its reasoning never ended."""

@@ -3,10 +3,11 @@
 import operator
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ssgr.progress import track
+from ssgr.progress import Bar, track
 from ssgr.traces import grading_worker
 from ssgr.traces.answers import MAX_ANSWER_CHARS, extract_answer
 from ssgr.traces.grading_text import decide, mathematics
@@ -35,15 +36,19 @@ def grade(completion_text: str, gold: str, think_end: str | None, finish_reason:
     return Grade(equivalent(answer, gold), answer)
 
 
-def grade_all(rows: Iterable[tuple[str, str, str]], think_end: str | None, workers: int | None = None) -> list[Grade]:
+def grade_all(
+    rows: Iterable[tuple[str, str, str]], think_end: str | None, workers: int | None = None, more_follow: bool = False
+) -> list[Grade]:
     """`grade` of each (completion text, gold answer, finish reason), in their order.
 
     Each pair of answers that needs math-verify is checked once, by up to `workers` child processes at a time (as many
-    as there are processors by default). Rows are read once and their texts are not kept.
+    as there are processors by default). Rows are read once and their texts are not kept. more_follow=True is for a
+    batch of many: it shows no bar of its own, and its child processes wait for the next (end them by keep_one).
     """
     grades: list[Grade | None] = []
     waiting: dict[tuple[str, str], list[int]] = {}
-    with track("grading", operator.length_hint(rows)) as bar:
+    total = operator.length_hint(rows)
+    with nullcontext(Bar("grading", total, None)) if more_follow else track("grading", total) as bar:
         for completion_text, gold, finish_reason in rows:
             answer = _answer(completion_text, think_end, finish_reason)
             known = answer is not None and len(answer) <= MAX_ANSWER_CHARS
@@ -59,7 +64,8 @@ def grade_all(rows: Iterable[tuple[str, str, str]], think_end: str | None, worke
                 for row in waiting[pair]:
                     grades[row] = Grade(verdict, pair[0])
                 bar.advance(len(waiting[pair]))
-    grading_worker.keep_one()
+    if not more_follow:
+        grading_worker.keep_one()
     return grades
 
 

@@ -1,6 +1,6 @@
 """The model's own traces: every missing rollout is generated in whole batches, graded and stored at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from ssgr.config import RolloutsConfig
 from ssgr.engines.base import Engine, Generation, Sampling
 from ssgr.errors import UserError
 from ssgr.progress import console, track
-from ssgr.traces.grading import grade
+from ssgr.traces import grading_worker
+from ssgr.traces.grading import grade_all
 from ssgr.traces.problems import Problem
 from ssgr.traces.prompts import PromptTemplate
 from ssgr.traces.store import StoreView, Trace, TraceStore, row_seed, store_key
@@ -62,6 +63,7 @@ def make_manifest(
     """What a store's manifest.json says about where its tokens come from; nothing in it depends on the time."""
     return {
         "model": loaded.name,
+        "path": _findable(getattr(loaded, "path", None)),
         "revision": loaded.revision,
         "weights": loaded.weights_hash,
         "dtype": str(getattr(getattr(loaded, "model", None), "dtype", "")).removeprefix("torch."),
@@ -73,6 +75,12 @@ def make_manifest(
         "engine": dict(engine.identity),
         "batch_size": engine.batch_size,
     }
+
+
+def _findable(path: str | None) -> str | None:
+    """A hub id as it is; a folder absolutely, so that the store's tokenizer is found from anywhere."""
+    folder = Path(path).expanduser() if path else None
+    return str(folder.resolve()) if folder and folder.is_dir() else path
 
 
 def store_folder(cache_root: Path, manifest: dict[str, Any]) -> Path:
@@ -114,17 +122,30 @@ def _generate(
                 sampling_of(config),
                 on_tokens,
             )
-            rows = zip(batch, generations, strict=True)
-            store.append([_trace(template, problems[i], r, prompts[i], made) for (i, r), made in rows])
+            store.append(graded_traces(template, problems, prompts, batch, generations))
+    grading_worker.keep_one()
 
 
-def _trace(
-    template: PromptTemplate, problem: Problem, rollout: int, prompt_ids: Sequence[int], generation: Generation
-) -> Trace:
-    text = template.completion_text(generation.output_ids)
-    graded = grade(text, problem.answer, template.think_end, generation.finish_reason)
-    output_ids, finish_reason = generation.output_ids, generation.finish_reason
-    return Trace(problem.problem_id, rollout, prompt_ids, output_ids, finish_reason, graded.correct, graded.answer)
+def graded_traces(
+    template: PromptTemplate,
+    problems: Mapping[str, Problem],
+    prompts: Mapping[str, Sequence[int]],
+    rows: Sequence[tuple[str, int]],
+    generations: Sequence[Generation],
+) -> list[Trace]:
+    """What was generated for these (problem id, rollout), graded on all processors; in the rows' order.
+
+    After the last batch grading_worker.keep_one ends the child processes that no longer have anything to do.
+    """
+    texts = (template.completion_text(made.output_ids) for made in generations)
+    golds = (problems[problem_id].answer for problem_id, _ in rows)
+    reasons = (made.finish_reason for made in generations)
+    grades = grade_all(zip(texts, golds, reasons, strict=True), template.think_end, more_follow=True)
+    graded = zip(rows, generations, grades, strict=True)
+    return [
+        Trace(i, rollout, prompts[i], made.output_ids, made.finish_reason, found.correct, found.answer)
+        for (i, rollout), made, found in graded
+    ]
 
 
 def _bundled(loaded: Any, template: PromptTemplate, problems: Sequence[Problem], config: RolloutsConfig) -> StoreView:

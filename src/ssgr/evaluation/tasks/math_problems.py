@@ -28,7 +28,7 @@ def keep_all(responses: list[list[str]], documents: list[dict[str, Any]]) -> lis
     return responses
 
 
-def grade_all(document: dict[str, Any], responses: list[list[str]]) -> dict[str, float]:
+def score(document: dict[str, Any], responses: list[list[str]]) -> dict[str, float]:
     """avg@k of one problem. A completion that carries its grade (they are graded as they are stored) keeps it."""
     (completions,) = responses
     correct = [_is_correct(completion, document["answer"]) for completion in completions]
