@@ -19,7 +19,8 @@ from ssgr.traces.store import StoreView
 from ssgr.traces.strata import capped_weights, cells_of, coded, joint, values_of
 
 NUMERIC = (Balance.length, Balance.difficulty, Balance.level)
-CANDIDATES = 8  # of a stratum that a draw chooses among
+DUE = 3  # strata that a step of the draw chooses among, so that rounding does not push the means off
+CANDIDATES = 8  # of each
 OFF_IN_DEVIATIONS = 0.025  # two arms that are this near their target are within 5 % of a deviation of each other
 OFF_IN_SHARES = 0.05
 
@@ -94,54 +95,61 @@ def balance_target(view: StoreView, selection: SelectionConfig) -> BalanceTarget
 class BalancedDraw:
     """Iterates over candidates so that they follow the target as closely as they can, at any length of the draw.
 
-    Step by step the stratum that lacks most of its share is due; of its next few candidates the one that brings the
-    mean of the numeric variables nearest to the target's is taken. `candidates` are places in view.traces, in the
-    order in which they are preferred; places among the candidates come out, no more than `cap` of one problem. A
-    stratum without candidates is passed over and counted in `dry`.
+    Step by step the strata that lack most of their shares are due; of the next few candidates of each the one that
+    brings the means of the numeric variables nearest to the target's is taken. `candidates` are places in view.traces,
+    in the order in which they are preferred; places among the candidates come out, no more than `cap` of one problem.
+    A stratum without candidates is passed over and counted in `dry`.
     """
 
     def __init__(self, target: BalanceTarget, candidates: np.ndarray, cap: int):
-        self.shares, self.dry, self._cap = target.shares, 0, cap
+        self.dry, self._cap = 0, cap
+        self._shares, self._numeric = target.shares.copy(), target.offsets.shape[1]
         self._problems = target.problems[candidates].tolist()
         self._offsets = target.offsets[candidates].tolist()
         self._taken: Counter[int] = Counter()
-        self._windows: list[list[int]] = [[] for _ in self.shares]
+        self._windows: list[list[int]] = [[] for _ in target.shares]
         strata = target.strata[candidates]
+        self._strata = strata.tolist()
         order = np.argsort(strata, kind="stable")
-        queues = np.split(order, np.searchsorted(strata[order], np.arange(len(self.shares))))[1:]
+        queues = np.split(order, np.searchsorted(strata[order], np.arange(len(target.shares))))[1:]
         self._queues = [iter(queue.tolist()) for queue in queues]
 
     def __iter__(self) -> Iterator[int]:
-        shares, counts = self.shares.copy(), np.zeros(len(self.shares))
-        sums = [0.0] * (len(self._offsets[0]) if self._offsets else 0)
+        counts, sums = np.zeros(len(self._shares)), [0.0] * self._numeric
         for drawn in range(1, len(self._problems) + 1):
-            place = None
-            while place is None:
-                due = int(np.argmax(shares * drawn - counts))
-                if np.isneginf(shares[due]):
+            window: list[int] = []
+            while not window:
+                due = self._due(self._shares * drawn - counts)
+                if not due:
                     return
-                place = self._nearest(due, sums)
-                if place is None:
-                    self.dry += 1
-                    shares[due] = -np.inf
-            counts[due] += 1
+                window = [place for stratum in due for place in self._refilled(stratum)]
+            distances = [self._distance(sums, place) for place in window]
+            place = window[distances.index(min(distances))]
+            self._windows[self._strata[place]].remove(place)
+            counts[self._strata[place]] += 1
             self._taken[self._problems[place]] += 1
             sums = [total + offset for total, offset in zip(sums, self._offsets[place], strict=True)]
             yield place
 
-    def _nearest(self, stratum: int, sums: list[float]) -> int | None:
-        """Takes the candidate of this stratum that brings the means nearest to the target's; None where it is dry."""
+    def _due(self, lacking: np.ndarray) -> list[int]:
+        """The strata that lack most, the neediest first; none where all are dry."""
+        neediest = np.argsort(-lacking, kind="stable")[:DUE]
+        positive = [int(stratum) for stratum in neediest if lacking[stratum] > 0]
+        return positive or [int(stratum) for stratum in neediest[:1] if lacking[stratum] > -np.inf]
+
+    def _refilled(self, stratum: int) -> list[int]:
+        """The next candidates of this stratum; where there are none it counts as dry from now on."""
         window = [place for place in self._windows[stratum] if self._is_free(place)]
         following = (place for place in self._queues[stratum] if self._is_free(place))
         window += islice(following, CANDIDATES - len(window))
         self._windows[stratum] = window
         if not window:
-            return None
-        distances = [
-            sum((total + offset) ** 2 for total, offset in zip(sums, self._offsets[place], strict=True))
-            for place in window
-        ]
-        return window.pop(distances.index(min(distances)))
+            self.dry += 1
+            self._shares[stratum] = -np.inf
+        return window
+
+    def _distance(self, sums: list[float], place: int) -> float:
+        return sum((total + offset) ** 2 for total, offset in zip(sums, self._offsets[place], strict=True))
 
     def _is_free(self, place: int) -> bool:
         return self._taken[self._problems[place]] < self._cap
