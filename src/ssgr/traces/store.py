@@ -1,9 +1,8 @@
-"""The trace store: what an engine sampled, token by token, in parquet parts that are written once.
+"""The trace store: what an engine sampled, token by token, in parquet parts that are written once (parts.py).
 
-<folder>/manifest.json, problems.parquet and traces/part-NNNNN-<checksum>.parquet. A part appears whole or not at all,
-holds no time of writing, and is never changed; one whose bytes are not what its name promises is not read. Each row
-carries a hash of its problem's question and gold answer, so that traces of a problem that has changed since are not
-used.
+<folder>/manifest.json, problems.parquet and traces/part-NNNNN-<checksum>.parquet. A part holds no time of writing;
+one whose bytes are not what its name promises is not read. Each row carries a hash of its problem's question and gold
+answer, so that traces of a problem that has changed since are not used.
 """
 
 import hashlib
@@ -19,36 +18,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssgr.cache import (
-    content_hash,
-    is_sound,
-    read_json,
-    remove_damaged,
-    remove_leftovers,
-    write_atomically,
-    write_json,
-)
+from ssgr.cache import content_hash, read_json, remove_leftovers, write_atomically, write_json
 from ssgr.engines.base import Sampling
 from ssgr.errors import UserError
 from ssgr.progress import say
+from ssgr.traces import parts
 from ssgr.traces.problems import Problem
 
-SCHEMA = pa.schema(
-    {
-        "problem_id": pa.string(),
-        "rollout": pa.int32(),
-        "prompt_ids": pa.list_(pa.int32()),
-        "output_ids": pa.list_(pa.int32()),
-        "finish_reason": pa.string(),
-        "correct": pa.bool_(),
-        "answer": pa.string(),
-        "prompt_tokens": pa.int32(),
-        "tokens": pa.int32(),  # generated tokens
-        "content": pa.string(),  # Problem.content, empty where the store knows no such problem
-    }
-)
-PARTS = "part-*.parquet"
-INDEX_COLUMNS = [name for name in SCHEMA.names if name not in ("prompt_ids", "output_ids")]
 PROBLEM_SCHEMA = pa.schema(
     {
         "problem_id": pa.string(),
@@ -64,7 +40,10 @@ PROBLEM_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Trace:
-    """One completion of one problem. `correct` is None where nobody graded it."""
+    """One completion of one problem. `correct` is None where nobody graded it.
+
+    `text` is kept of traces that came from elsewhere with a text that this program could not make again.
+    """
 
     problem_id: str
     rollout: int
@@ -73,6 +52,7 @@ class Trace:
     finish_reason: str
     correct: bool | None = None
     answer: str | None = None
+    text: str | None = None
 
 
 def store_key(
@@ -118,14 +98,16 @@ class TraceStore:
         if manifest is not None:
             remove_leftovers(folder)
             remove_leftovers(folder / "traces")
-            remove_damaged(folder / "traces", PARTS)
         if read_json(folder / "manifest.json") is None:
             if manifest is None:
                 raise UserError(f"no trace store in {folder} (manifest.json is missing or broken)")
             if (folder / "manifest.json").is_file():
                 say(f"{folder / 'manifest.json'} is damaged (no JSON): it is written again")
             write_json(folder / "manifest.json", manifest)
-        return cls(folder)
+        store = cls(folder)
+        if manifest is not None:
+            store._remove_damaged()
+        return store
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -133,7 +115,10 @@ class TraceStore:
 
     def refresh(self) -> None:
         """Reads again what lies on disk, such as after waiting for another process."""
-        self._parts = {path.name: index for path in self._part_files() if (index := _read_index(path)) is not None}
+        paths = parts.part_files(self.folder / "traces")
+        indices = dict(zip((path.name for path in paths), parts.read_indices(paths), strict=True))
+        self.damaged = [name for name, index in indices.items() if index is None]
+        self._parts = parts.current_parts({name: index for name, index in indices.items() if index is not None})
         self._problems = _read_problems(self.folder / "problems.parquet")
         self._index: pd.DataFrame | None = None
 
@@ -141,14 +126,17 @@ class TraceStore:
     def index(self) -> pd.DataFrame:
         """Every usable row without its token ids, and where it lies: columns INDEX_COLUMNS, part, row."""
         if self._index is None:
-            empty = SCHEMA.empty_table().select(INDEX_COLUMNS).to_pandas().assign(part="", row=0)
-            parts = [self._parts[name] for name in sorted(self._parts)]
-            index = pd.concat(parts, ignore_index=True) if parts else empty
+            index = parts.index_frame(self._parts)
             current = {problem_id: problem.content for problem_id, problem in self._problems.items()}
             wanted = index["problem_id"].map(current)
             index = index[wanted.isna() | (wanted == index["content"])]
             self._index = index.drop_duplicates(["problem_id", "rollout"], ignore_index=True)
         return self._index
+
+    @property
+    def parts(self) -> list[str]:
+        """The names of the parts in use, in the order in which they were written."""
+        return list(self._parts)
 
     @property
     def problems(self) -> list[Problem]:
@@ -176,39 +164,55 @@ class TraceStore:
             return
         folder = self.folder / "traces"
         remove_leftovers(folder)
-        taken = {_number(name) for name in self._parts}
+        taken = {parts.part_number(name) for name in self._parts}
         number = next(n for n in range(len(taken) + 1) if n not in taken)
-        table = pa.Table.from_pylist([self._row(trace) for trace in traces], SCHEMA)
-        path = folder / f"part-{number:05d}.parquet"
-        path = write_atomically(path, lambda part: pq.write_table(table, part, compression="zstd"), checked=True)
-        self._parts[path.name] = _index_of(table, path.name)
+        table = self._table(traces)
+        path = parts.write_part(folder, number, table)
+        self._parts[path.name] = table.select(parts.INDEX_COLUMNS)
+        self._parts = dict(sorted(self._parts.items(), key=lambda part: parts.part_number(part[0])))
         self._index = None
 
     def view(self, problems: Sequence[Problem], k: int, split: bool = False) -> "StoreView":
         """Rollouts 0..k-1 of these problems, as far as the store holds them; nothing else enters the view."""
         return StoreView(self, list(problems), k, split)
 
-    def read(self, parts: Iterable[str], rows: Iterable[int]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Prompt and output ids (int32) of the rows at these places, in their order."""
-        places = pd.DataFrame({"part": list(parts), "row": list(rows)})
-        found: list[Any] = [None] * len(places)
-        for part, group in places.groupby("part"):
-            table = pq.read_table(self.folder / "traces" / part, columns=["prompt_ids", "output_ids"])
-            taken = table.take(pa.array(group["row"].to_numpy()))
-            ids = zip(*(column.to_pylist() for column in taken.columns), strict=True)
-            for place, (prompt, output) in zip(group.index, ids, strict=True):
-                found[place] = (np.asarray(prompt, np.int32), np.asarray(output, np.int32))
+    def read(self, places: Iterable[str], rows: Iterable[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Prompt and output ids (int32) of the rows of these parts, in their order.
+
+        Raises CellError where a part is no longer what it was when the store was opened.
+        """
+        wanted = pd.DataFrame({"part": list(places), "row": list(rows)})
+        found: list[Any] = [None] * len(wanted)
+        for part, group in wanted.groupby("part"):
+            pairs = parts.read_ids(self.folder / "traces" / part, group["row"].to_numpy())
+            for place, pair in zip(group.index, pairs, strict=True):
+                found[place] = pair
         return found
 
-    def _part_files(self) -> list[Path]:
-        return sorted((self.folder / "traces").glob(PARTS))
+    def table(self, part: str) -> pa.Table:
+        """All rows of one part, in their order and with every column."""
+        return parts.read_part(self.folder / "traces" / part)
 
-    def _row(self, trace: Trace) -> dict[str, Any]:
-        problem = self._problems.get(trace.problem_id)
-        row = {name: getattr(trace, name) for name in SCHEMA.names[:7]}
-        row |= {"prompt_ids": list(trace.prompt_ids), "output_ids": list(trace.output_ids)}
-        lengths = {"prompt_tokens": len(trace.prompt_ids), "tokens": len(trace.output_ids)}
-        return row | lengths | {"content": problem.content if problem else ""}
+    def replace(self, part: str, table: pa.Table) -> None:
+        """Puts these rows in the place of a part's, such as with new grades; the caller holds the lock."""
+        parts.replace_part(self.folder / "traces" / part, table)
+        self.refresh()
+
+    def _remove_damaged(self) -> None:
+        for name in self.damaged:
+            say(f"{self.folder / 'traces' / name} is damaged (its checksum is another): what it held is made again")
+            (self.folder / "traces" / name).unlink(missing_ok=True)
+        self.damaged = []
+
+    def _table(self, traces: Sequence[Trace]) -> pa.Table:
+        problems = [self._problems.get(trace.problem_id) for trace in traces]
+        prompts, outputs = ([np.asarray(getattr(trace, ids), np.int32) for trace in traces] for ids in parts.IDS)
+        columns = {name: [getattr(trace, name) for trace in traces] for name in ("problem_id", "rollout", "text")}
+        columns |= {"prompt_ids": prompts, "output_ids": outputs}
+        columns |= {name: [getattr(trace, name) for trace in traces] for name in ("finish_reason", "correct", "answer")}
+        columns |= {"prompt_tokens": [len(ids) for ids in prompts], "tokens": [len(ids) for ids in outputs]}
+        columns["content"] = [problem.content if problem else "" for problem in problems]
+        return parts.rows_table(columns)
 
 
 class StoreView:
@@ -255,22 +259,9 @@ class StoreView:
         return self.store.read(rows["part"], rows["row"])
 
 
-def _number(part: str) -> int:
-    return int(part.split("-")[1])
-
-
 def _read_problems(path: Path) -> dict[str, Problem]:
     """By id; none where the file is not there or cannot be read, since whoever adds traces sets the problems first."""
     try:
         return {row["problem_id"]: Problem(**row) for row in pq.read_table(path).to_pylist()}
     except (pa.ArrowInvalid, OSError):
         return {}
-
-
-def _read_index(path: Path) -> pd.DataFrame | None:
-    """None for a damaged part: its rows count as missing, and whoever writes next removes it."""
-    return _index_of(pq.read_table(path, columns=INDEX_COLUMNS), path.name) if is_sound(path) else None
-
-
-def _index_of(table: pa.Table, part: str) -> pd.DataFrame:
-    return table.select(INDEX_COLUMNS).to_pandas().assign(part=part, row=np.arange(table.num_rows))
