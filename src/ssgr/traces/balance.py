@@ -164,13 +164,14 @@ def balance_note(report: dict[str, Any]) -> str:
     )
     limits = {name: OFF_IN_DEVIATIONS if name in NUMERIC else OFF_IN_SHARES for name in differences}
     failed = " and ".join(name for name, off in differences.items() if abs(off) > limits[name])
+    told = f"off the target that all bins share ({report['support']:.0%} of the traces lie in its strata) by {told}"
     if not failed:
-        return f"balance: off the target that all bins share by {told}"
-    dry = f"{report['dry_strata']} of {report['strata']} strata ran dry" if report["dry_strata"] else ""
-    help_ = "a smaller budget, more rollouts.problems or a larger rollouts.k" if dry else "a larger budget"
+        return f"balance: {told}"
+    if not report["dry_strata"]:
+        return f"balance: {told}: too few traces to hold {failed} still; a larger budget would help"
     return (
-        f"balance: this store cannot hold {failed} still here ({dry or 'few traces for so many strata'}): off the "
-        f"target that all bins share by {told}; {help_} would help"
+        f"balance: {told}: this store cannot hold {failed} still here, {report['dry_strata']} of {report['strata']} "
+        f"strata ran dry; a smaller budget, more rollouts.problems or a larger rollouts.k would help"
     )
 
 

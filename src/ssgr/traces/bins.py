@@ -23,7 +23,7 @@ def counts_in_bin(k: int, pass_rate: list[float], closed: bool = False) -> np.nd
     """For 0, 1, … k solved rollouts, whether such a problem lies in the bin: bool, shape (k + 1,)."""
     low, high = (_as_fraction(bound) for bound in pass_rate)
     rates = [Fraction(solved, k) for solved in range(k + 1)]
-    return np.array([low < rate <= high or (closed and rate == low == 0) for rate in rates])
+    return np.array([low < rate <= high or (closed and rate == pass_rate[0] == 0) for rate in rates])
 
 
 def length_mask(tokens: np.ndarray, population: np.ndarray, percentile: list[float] | None) -> np.ndarray:

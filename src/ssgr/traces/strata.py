@@ -19,14 +19,15 @@ MOST_CROSSED = 3  # where there are more of them
 def cells_of(view: StoreView, selection: SelectionConfig) -> np.ndarray:
     """For each trace of the view which cell of the axes that are not balanced it lies in: int, -1 for none.
 
-    The axes are difficulty thirds (without problems never solved), length thirds of correct traces and, for matched
-    traces, correctness. In no cell are traces of the wrong correctness or of problems without a match.
+    The axes are difficulty thirds, length thirds of correct traces and, for matched traces, correctness. In no cell
+    are traces of the wrong correctness, of problems without a match and of problems never solved.
     """
     problems, correct = problem_places(view), view.traces["correct"].to_numpy(bool)
-    codes = [_populations(view, selection)]
+    thirds = difficulty_thirds(view)[problems]
+    solved = thirds != ROWS.index("never solved")
+    codes = [_populations(view, selection), np.where(solved, 0, -1)]
     if Balance.difficulty not in selection.balance:
-        thirds = difficulty_thirds(view)[problems]
-        codes.append(np.where(thirds == ROWS.index("never solved"), -1, thirds))
+        codes.append(thirds)
     if Balance.length not in selection.balance:
         tokens = view.traces["tokens"].to_numpy()
         codes.append(length_thirds(tokens[correct], tokens))
