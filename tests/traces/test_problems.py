@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command_line import config_of as composed
 
 from ssgr.config import ProblemsConfig
 from ssgr.errors import UserError
@@ -84,7 +85,7 @@ def test_a_missing_file_names_the_option(path):
 
 
 def test_an_unknown_problem_set_lists_the_choices(tmp_path):
-    with pytest.raises(UserError, match="bundled, jsonl"):
+    with pytest.raises(UserError, match="choices: bundled, jsonl, gsm8k_train, math_train, openr1_math"):
         load_problems(config(None, name="elsewhere"))
 
 
@@ -104,11 +105,40 @@ def test_bundled_problems_come_from_the_packages_parquet(tmp_path, monkeypatch):
     assert (problem.problem_id, problem.level, problem.family, problem.subject) == ("b1", 2, "sums", None)
 
 
+def test_parquet_is_read_as_json_lines_are(tmp_path):
+    rows = [{"question": f"{i}+1?", "answer": str(i + 1)} for i in range(3)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")
+    assert load_problems(config(tmp_path / "p.parquet")) == load_problems(config(write(tmp_path / "p.jsonl", *rows)))
+    pq.write_table(pa.Table.from_pylist([*rows, {"question": "q", "answer": None}]), tmp_path / "p.parquet")
+    with pytest.raises(UserError, match=r"p\.parquet row 4: a problem without an answer"):
+        load_problems(config(tmp_path / "p.parquet"))
+    (tmp_path / "p.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"p\.parquet: no parquet file, or a broken one"):
+        load_problems(config(tmp_path / "p.parquet"))
+
+
+def test_a_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
+    path = write(tmp_path / "p.jsonl", {"question": "q", "answer": "1"})
+    reads = []
+    real = problems_module.read_problems
+    monkeypatch.setattr(problems_module, "read_problems", lambda *a: reads.append(a) or real(*a))
+    first = load_problems(config(path))
+    first.append("the caller's own list")
+    assert len(load_problems(config(path))) == 1 and len(reads) == 1
+    write(path, {"question": "q", "answer": "1"}, {"question": "r", "answer": "2"})
+    assert len(load_problems(config(path))) == 2 and len(reads) == 2
+    assert len(load_problems(config(path, question_field="answer"))) == 2 and len(reads) == 3
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no real data here")
-def test_real_gsm8k_loads():
-    problems = load_problems(config(SHARED / "gsm8k_train.jsonl"))
-    assert len(problems) == 7473
-    assert all(problem.answer.replace(",", "").lstrip("-").replace(".", "").isdigit() for problem in problems)
+def test_real_sets_load_without_further_options():
+    gsm8k = load_problems(composed("problems=gsm8k_train", f"problems.path={SHARED / 'gsm8k_train.jsonl'}").problems)
+    assert len(gsm8k) == 7473 and all(problem.solution for problem in gsm8k)
+    assert all(problem.answer.replace(",", "").lstrip("-").replace(".", "").isdigit() for problem in gsm8k)
+    math = load_problems(composed("problems=math_train", f"problems.path={SHARED / 'math_train.jsonl'}").problems)
+    assert len(math) == 7498  # of 7,500: two have an empty box
+    assert {problem.level for problem in math} == {None, 1, 2, 3, 4, 5} and len({p.subject for p in math}) == 7
+    assert all(problem.answer and problem.solution for problem in math)
 
 
 def test_selection_problems_and_calibration_import_no_torch():
