@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from ssgr.config import DifficultyConfig, LengthConfig, RolloutsConfig, SelectionConfig
-from ssgr.engines.base import Generation
+from ssgr.engines.base import Engine, Generation
 from ssgr.traces.problems import Problem
 from ssgr.traces.store import Trace, TraceStore
 
@@ -68,7 +68,7 @@ def rollouts(problems=5, k=3, name="fresh", seed=0, split=False):
     return RolloutsConfig(name, problems, k, temperature=0.6, top_p=0.95, max_new_tokens=64, seed=seed, split=split)
 
 
-class ScriptedEngine:
+class ScriptedEngine(Engine):
     """Answers every prompt; whether rightly depends on the row's seed. Raises before batch number `fails_at`."""
 
     name = "scripted"
@@ -79,14 +79,16 @@ class ScriptedEngine:
         self.answers = {problem.question: problem.answer for problem in problems}
         self.batches = []
 
-    def generate(self, prompts, seeds, sampling, on_tokens=None):
-        if self.fails_at == len(self.batches):
-            raise KeyboardInterrupt
-        self.batches.append(list(seeds))
-        made = [self._generate(list(prompt), seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-        if on_tokens:
-            on_tokens(sum(len(g.output_ids) for g in made), len(made))
-        return made
+    def stream(self, prompts, seeds, sampling, on_tokens=None):
+        for start in range(0, len(prompts), self.batch_size):
+            if self.fails_at == len(self.batches):
+                raise KeyboardInterrupt
+            rows = range(start, min(start + self.batch_size, len(prompts)))
+            self.batches.append([seeds[row] for row in rows])
+            made = [self._generate(list(prompts[row]), seeds[row]) for row in rows]
+            if on_tokens:
+                on_tokens(sum(len(g.output_ids) for g in made), len(made))
+            yield list(rows), made
 
     def _generate(self, prompt, seed):
         text = self.tokenizer.decode(prompt)

@@ -54,14 +54,15 @@ def undisturbed(tmp_path_factory):
 
 @pytest.fixture
 def generated(monkeypatch):
-    """How many rows each call of the engine generated."""
-    rows, generate = [], HfEngine.generate
+    """How many rows each batch of the engine had."""
+    rows, stream = [], HfEngine.stream
 
     def counted(self, prompts, *options, **more):
-        rows.append(len(prompts))
-        return generate(self, prompts, *options, **more)
+        for numbers, made in stream(self, prompts, *options, **more):
+            rows.append(len(numbers))
+            yield numbers, made
 
-    monkeypatch.setattr(HfEngine, "generate", counted)
+    monkeypatch.setattr(HfEngine, "stream", counted)
     return rows
 
 

@@ -128,6 +128,7 @@ def is_dense(config: Config) -> bool:
 def check(config: Config) -> None:
     config.sparsity.check()
     config.pruner.check()
+    config.engine.check()
     check_numbers(config)
     study_folder(config.runs_dir, config.study)
     check_writable("runs_dir", Path(config.runs_dir))
@@ -153,7 +154,6 @@ def check_numbers(config: Config) -> None:
         "rollouts.problems": config.rollouts.problems,
         "rollouts.max_new_tokens": config.rollouts.max_new_tokens,
         "limit": config.limit if config.limit is not None else 1,
-        "engine.batch_size": config.engine.batch_size if config.engine.batch_size is not None else 1,
     }
     for option, value in at_least_one.items():
         if value < 1:
@@ -195,6 +195,7 @@ def identity(config: Config) -> dict[str, Any]:
         "model": {"weights": weights} | {name: getattr(config.model, name) for name in MODEL_OPTIONS},
         "instruction": config.problems.instruction,
         "engine": config.engine.name,
+        **({"repetition_detection": True} if getattr(config.engine, "repetition_detection", False) else {}),
         "evaluation": evaluation | {"task": task_hash(config.evaluation), "limit": config.limit},
     }
     if is_dense(config):

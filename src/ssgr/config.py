@@ -263,6 +263,33 @@ class EngineConfig:
     name: str
     batch_size: int | None  # rows of one stored batch; null: 64 on CPU, 1,024 on an accelerator
 
+    def check(self) -> None:
+        """UserError for values that make no sense."""
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UserError(f"engine.batch_size={self.batch_size}: must be at least 1")
+
+
+@dataclass
+class VllmConfig(EngineConfig):
+    """`batch_size` does not matter here: finished completions are stored as they come."""
+
+    tensor_parallel_size: int  # cards that share one copy of the model
+    data_parallel_size: int  # copies of the model, each with its share of the prompts
+    gpu_memory_utilization: float  # share of a card's memory; pruning needs the rest
+    max_num_seqs: int  # completions at a time
+    max_model_len: int | None  # prompt and completion; null: what is asked for
+    enforce_eager: bool  # no CUDA graphs: starts faster, runs slower
+    repetition_detection: bool  # ends a completion that repeats itself; it is graded wrong
+
+    def check(self) -> None:
+        super().check()
+        for option in ("tensor_parallel_size", "data_parallel_size", "max_num_seqs", "max_model_len"):
+            value = getattr(self, option)
+            if value is not None and value < 1:
+                raise UserError(f"engine.{option}={value}: must be at least 1")
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise UserError(f"engine.gpu_memory_utilization={self.gpu_memory_utilization}: must be in (0, 1]")
+
 
 @dataclass
 class EvaluationConfig:
@@ -333,6 +360,7 @@ SCHEMAS = {
     "allocation": AllocationConfig,
     "sparsity": SparsityConfig,
     "engine": EngineConfig,
+    "engine/vllm": VllmConfig,
     "evaluation": EvaluationConfig,
     "tracking": TrackingConfig,
 }

@@ -1,6 +1,7 @@
 """The stages that main.py calls in order: each asks one room for its part of a cell. Imports torch."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -78,7 +79,9 @@ def load(cell: Cell) -> Subject:
     template = PromptTemplate(
         loaded.tokenizer, config.problems.instruction, loaded.think_end, config.model.enable_thinking
     )
-    return Subject(loaded, template, engine(config.engine, loaded))
+    longest = max(config.rollouts.max_new_tokens, config.evaluation.max_new_tokens)
+    log_folder = Path(config.runs_dir) / config.study / ".logs"
+    return Subject(loaded, template, engine(config.engine, loaded, longest=longest, log_folder=log_folder))
 
 
 def choose_device(name: str) -> torch.device:

@@ -7,7 +7,7 @@ import torch
 from synthetic_traces import byte_tokenizer
 
 from ssgr.config import EvaluationConfig
-from ssgr.engines.base import Generation
+from ssgr.engines.base import Engine, Generation
 from ssgr.traces.prompts import PromptTemplate
 
 THINK_END = "</think>"
@@ -57,7 +57,7 @@ def solution_text(gold: str) -> str:
     return f"let me think, \\boxed{{0}} no.\n{THINK_END}\n\nSo it is \\boxed{{{gold}}}."
 
 
-class ReplayEngine:
+class ReplayEngine(Engine):
     """Answers each prompt with what `reply(problem number, seed)` returns: (text, finish reason)."""
 
     name, batch_size, identity = "replay", 4, {"engine": "replay"}
@@ -68,7 +68,13 @@ class ReplayEngine:
         self.calls: list[list[int]] = []
         self.seeds: list[int] = []
 
-    def generate(self, prompts, seeds, sampling, on_tokens=None):
+    def stream(self, prompts, seeds, sampling, on_tokens=None):
+        for start in range(0, len(prompts), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            made = self._batch(prompts[rows], seeds[rows], sampling, on_tokens)
+            yield list(range(start, start + len(made))), made
+
+    def _batch(self, prompts, seeds, sampling, on_tokens):
         if self.fail_at_call is not None and len(self.calls) == self.fail_at_call:
             raise KeyboardInterrupt
         numbers = [self.numbers[tuple(prompt)] for prompt in prompts]
@@ -83,12 +89,6 @@ class ReplayEngine:
             if on_tokens:
                 on_tokens(len(ids), 1)
         return outputs
-
-    def weights_changed(self):
-        pass
-
-    def close(self):
-        pass
 
 
 def oracle(template, rows, shift=0, **options) -> ReplayEngine:

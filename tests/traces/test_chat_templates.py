@@ -17,7 +17,7 @@ from synthetic_traces import (
 from transformers import AutoTokenizer
 
 from ssgr.calibration import SOURCES, CalibrationRequest
-from ssgr.calibration.reference_solutions import completion
+from ssgr.calibration.completions import completion_text
 from ssgr.config import CalibrationConfig
 from ssgr.engines.base import Generation
 from ssgr.errors import UserError
@@ -148,7 +148,9 @@ def test_calibration_is_the_prompts_ids_and_the_sampled_ids_and_nothing_is_lost(
 def test_a_written_completion_opens_and_closes_the_reasoning_once(kind):
     template = template_of(kind)
     problem = Problem("p", "1+1?", "2", solution="One and one.")
-    text = template.prompt_text(problem.question) + completion(problem, template)
+    text = template.prompt_text(problem.question) + completion_text(
+        template, problem.question, problem.solution, "\\boxed{2}"
+    )
     thinks = TEMPLATES[kind][1] is not None
     assert text.count("<think>") == text.count("</think>") == (1 if thinks else 0)
     assert text.rindex("One and one.") > text.find("<think>")
@@ -197,7 +199,7 @@ def test_r1s_real_tokenizer_with_both_of_its_templates(r1, opens):
         tokenize=True,
         return_dict=False,
     )
-    written = template.completion_ids(completion(Problem("p", "What is 1+1?", "2", solution="Count on."), template))
+    written = template.completion_ids(completion_text(template, "What is 1+1?", "Count on.", "\\boxed{2}"))
     assert (THINK in written) is not opens and written.count(END_THINK) == 1 and written[-1] == EOS
     # The template, asked to write this turn, drops the reasoning: the ids must not come from there.
     turn = [{"role": "user", "content": "q"}, {"role": "assistant", "content": template.completion_text(written)}]

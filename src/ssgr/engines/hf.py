@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssgr.config import EngineConfig
-from ssgr.engines.base import ENGINES, Generation, Sampling
+from ssgr.engines.base import ENGINES, Engine, Generation, Sampling, end_ids
 from ssgr.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ CPU_ROWS, ACCELERATOR_ROWS = 64, 1024
 
 
 @ENGINES.register("hf")
-class HfEngine:
+class HfEngine(Engine):
     """Generates with the loaded model itself, so weights that were changed in place need no copy.
 
     Generality costs speed: the decoder layers are transformers' own modules, about 50 small kernels a layer and step.
@@ -25,21 +26,22 @@ class HfEngine:
 
     name = "hf"
 
-    def __init__(self, config: EngineConfig, loaded: LoadedModel):
+    def __init__(self, config: EngineConfig, loaded: LoadedModel, *, longest: int = 0, log_folder: Path | None = None):
         self.loaded = loaded
         self.batch_size = config.batch_size or (CPU_ROWS if loaded.device.type == "cpu" else ACCELERATOR_ROWS)
         self.identity = {"engine": "hf", "torch": version("torch"), "transformers": version("transformers")}
 
-    def generate(
+    def stream(
         self,
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
         sampling: Sampling,
         on_tokens: Callable[[int, int], None] | None = None,
-    ) -> list[Generation]:
-        """One completion per prompt, in order; `on_tokens(new_tokens, finished_rows)` is called every few steps.
+    ) -> Iterator[tuple[list[int], list[Generation]]]:
+        """Fixed batches of batch_size prompts, in order; a row's draws depend on its own seed alone.
 
-        Raises UserError for a prompt that leaves no room in the context, CellError when the logits are not finite.
+        `on_tokens(new_tokens, finished_rows)` is called every few steps. Raises UserError for a prompt that leaves no
+        room in the context, CellError when the logits are not finite.
         """
         from ssgr.engines.decoding.loop import decode_batch
 
@@ -47,23 +49,8 @@ class HfEngine:
         for number, prompt in enumerate(prompts):
             if not 0 < len(prompt) < context:
                 raise UserError(f"prompt {number} has {len(prompt)} tokens; the model's context holds {context}")
-        generations: list[Generation] = []
+        ends = end_ids(self.loaded)
         for start in range(0, len(prompts), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            generations += decode_batch(
-                self.loaded.model, prompts[rows], seeds[rows], sampling, self.end_ids(), context, on_tokens
-            )
-        return generations
-
-    def end_ids(self) -> list[int]:
-        """Every token that ends a completion: the generation config's and the tokenizer's."""
-        declared = self.loaded.model.generation_config.eos_token_id
-        ends = set(declared if isinstance(declared, list | tuple) else [declared])
-        ends.add(getattr(self.loaded.tokenizer, "eos_token_id", None))
-        return sorted(end for end in ends if end is not None)
-
-    def weights_changed(self) -> None:
-        """Nothing to do: the engine generates with the model object itself."""
-
-    def close(self) -> None:
-        """Nothing to free: the model belongs to whoever loaded it."""
+            made = decode_batch(self.loaded.model, prompts[rows], seeds[rows], sampling, ends, context, on_tokens)
+            yield list(range(start, start + len(made))), made

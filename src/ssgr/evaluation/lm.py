@@ -68,19 +68,19 @@ class EngineLM(LM):
         missing = self.store.missing(problems, repeats)
         prompts = {problem_id: self.template.prompt_ids(problems[problem_id].question) for problem_id, _ in missing}
         with track(f"evaluation of {self.task}", len(missing)) as bar:
-            on_tokens = bar.token_rate()
-            for start in range(0, len(missing), self.engine.batch_size):
-                batch = missing[start : start + self.engine.batch_size]
-                started = time.monotonic()
-                generations = self.engine.generate(
-                    [prompts[problem_id] for problem_id, _ in batch],
-                    [row_seed(self.seed, self.task, *row) for row in batch],
-                    sampling,
-                    on_tokens,
-                )
+            stream = self.engine.stream(
+                [prompts[problem_id] for problem_id, _ in missing],
+                [row_seed(self.seed, self.task, *row) for row in missing],
+                sampling,
+                bar.token_rate(),
+            )
+            started = time.monotonic()
+            for numbers, generations in stream:
                 seconds = time.monotonic() - started
+                batch = [missing[number] for number in numbers]
                 self.store.append(graded_traces(self.template, problems, prompts, batch, generations))
                 _add_seconds(self.store, seconds, sum(len(output.output_ids) for output in generations))
+                started = time.monotonic()
         grading_worker.keep_one()
 
     def _texts(self, repeats: int) -> dict[tuple[str, int], Completion]:

@@ -40,7 +40,9 @@ class LoadedModel:
     think_end: str | None  # the tag that ends the reasoning; None for models that reason in plain text
     context: int  # largest number of positions, in tokens
     device: torch.device
+    folder: Path | None = None  # where its files lie
     revision: str | None = None  # of a hub id
+    trust_remote_code: bool = False
 
 
 def load_model(config: ModelConfig, device: torch.device, cache_folder: Path | None = None) -> LoadedModel:
@@ -66,7 +68,9 @@ def load_model(config: ModelConfig, device: torch.device, cache_folder: Path | N
         think_end=config.think_end,
         context=context_length(folder),
         device=device,
+        folder=folder,
         revision=config.revision,
+        trust_remote_code=config.trust_remote_code,
     )
 
 

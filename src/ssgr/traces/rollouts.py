@@ -17,6 +17,7 @@ from ssgr.traces.prompts import PromptTemplate
 from ssgr.traces.store import StoreView, Trace, TraceStore, row_seed, store_key
 
 BUNDLED = Path(__file__).parents[1] / "bundled" / "rollouts"
+BUNDLED_NAME = "bundled"  # as the path of the model that the package ships
 MANIFEST_OPTIONS = ("temperature", "top_p", "max_new_tokens", "seed")
 
 
@@ -67,7 +68,7 @@ def make_manifest(
         "revision": loaded.revision,
         "weights": loaded.weights_hash,
         "dtype": str(getattr(getattr(loaded, "model", None), "dtype", "")).removeprefix("torch."),
-        "think_end": loaded.think_end,
+        "think_end": template.think_end,
         "template": template.hash,
         "sampling": asdict(sampling_of(config)),
         "seed": config.seed,
@@ -79,8 +80,9 @@ def make_manifest(
 
 def _findable(path: str | None) -> str | None:
     """A hub id as it is; a folder absolutely, so that the store's tokenizer is found from anywhere."""
-    folder = Path(path).expanduser() if path else None
-    return str(folder.resolve()) if folder and folder.is_dir() else path
+    if path is None or path == BUNDLED_NAME or not Path(path).expanduser().is_dir():
+        return path
+    return str(Path(path).expanduser().resolve())
 
 
 def store_folder(cache_root: Path, manifest: dict[str, Any]) -> Path:
@@ -110,19 +112,18 @@ def _generate(
     config: RolloutsConfig,
     store: TraceStore,
 ) -> None:
-    """Whole batches of the missing rows in their fixed order: a run that stops leaves a prefix of these batches."""
+    """What is missing, in a fixed order, stored group by group as it comes: a run that stops loses no group."""
     prompts = {problem_id: template.prompt_ids(problems[problem_id].question) for problem_id, _ in missing}
     with track("rollouts", len(missing)) as bar:
-        on_tokens = bar.token_rate()
-        for start in range(0, len(missing), engine.batch_size):
-            batch = missing[start : start + engine.batch_size]
-            generations = engine.generate(
-                [prompts[problem_id] for problem_id, _ in batch],
-                [row_seed(config.seed, problem_id, rollout) for problem_id, rollout in batch],
-                sampling_of(config),
-                on_tokens,
-            )
-            store.append(graded_traces(template, problems, prompts, batch, generations))
+        stream = engine.stream(
+            [prompts[problem_id] for problem_id, _ in missing],
+            [row_seed(config.seed, problem_id, rollout) for problem_id, rollout in missing],
+            sampling_of(config),
+            bar.token_rate(),
+        )
+        for numbers, generations in stream:
+            rows = [missing[number] for number in numbers]
+            store.append(graded_traces(template, problems, prompts, rows, generations))
     grading_worker.keep_one()
 
 

@@ -1,0 +1,142 @@
+"""A child process of ours and the channel to it: one request at a time, its answers as they come.
+
+What runs in the child may crash, hang or be killed without harm to the program: it is noticed within a second.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+STOP_SECONDS = 30.0  # to end by itself, after which it is killed
+LISTEN_SECONDS = 1.0
+
+
+class ChildDied(Exception):
+    """The child ended without an answer: the exit status, or the signal that killed it."""
+
+
+class ChildFailed(Exception):
+    """The child answered with an error: its one line."""
+
+
+class Child:
+    """`python -m module` with a channel, its output in `log`, in a process group of its own that ends with it."""
+
+    def __init__(self, module: str, log: Path, environment: dict[str, str] | None = None):
+        ours, theirs = socket.socketpair()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "ab") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,  # Ctrl-C is for us; and its own children can be ended with it
+            )
+        theirs.close()
+        self.log, self.connection = log, Connection(ours.detach())
+
+    def send(self, request: str, **arguments: Any) -> None:
+        """Asks for `request`; ChildDied where nobody is there to be asked."""
+        try:
+            self.connection.send((request, arguments))
+        except OSError:
+            raise self._died() from None
+
+    def receive(self) -> tuple[str, Any]:
+        """The next answer, (`part` | `done`, payload). Raises ChildFailed and ChildDied."""
+        try:
+            kind, payload = self.connection.recv()
+        except (EOFError, OSError):
+            raise self._died() from None
+        if kind == "error":
+            raise ChildFailed(payload)
+        return kind, payload
+
+    def ask(self, request: str, **arguments: Any) -> Any:
+        """Sends a request and waits for its end; returns the last payload."""
+        self.send(request, **arguments)
+        payloads = [payload for _, payload in answers([self])]
+        return payloads[-1] if payloads else None
+
+    def close(self) -> None:
+        """Ends the child: asks it to, and kills it where it does not answer. Twice does no harm."""
+        with suppress(OSError):
+            self.connection.send(("stop", {}))
+        with suppress(OSError):
+            self.connection.close()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_SECONDS)
+        # Also where it ended by itself: what it started must not outlive it.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def _died(self) -> ChildDied:
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        code = self.process.poll()
+        if code is None:
+            return ChildDied("it closed its channel")
+        return ChildDied(f"killed by signal {-code}" if code < 0 else f"exit status {code}")
+
+
+def answers(children: Sequence[Child]) -> Iterator[tuple[int, Any]]:
+    """(number of the child, payload) of every part that these children answer, until all are done."""
+    open_ = {child.connection: number for number, child in enumerate(children)}
+    while open_:
+        for connection in wait(list(open_), timeout=LISTEN_SECONDS):
+            number = open_[connection]
+            kind, payload = children[number].receive()
+            if kind == "done":
+                del open_[connection]
+            else:
+                yield number, payload
+        for connection, number in open_.items():
+            # A child whose own children keep the channel open would never be noticed otherwise.
+            if children[number].process.poll() is not None and not connection.poll():
+                raise children[number]._died()
+
+
+def serve(descriptor: int, handlers: dict[str, Callable[..., Iterator[Any]]]) -> None:
+    """The child's side: answers requests until there is nobody left to ask, or it is told to stop.
+
+    A handler is a generator; what it yields is sent at once. The channel is not inherited by what the child starts.
+    """
+    os.set_inheritable(descriptor, False)
+    connection = Connection(descriptor)
+    with suppress(EOFError, OSError):
+        while True:
+            request, arguments = connection.recv()
+            if request == "stop":
+                return
+            try:
+                for payload in handlers[request](**arguments):
+                    connection.send(("part", payload))
+            except OSError:
+                raise
+            except BaseException as error:
+                _log(error)
+                connection.send(("error", _line(error)))
+            else:
+                connection.send(("done", None))
+
+
+def _log(error: BaseException) -> None:
+    import traceback
+
+    print(time.strftime("%H:%M:%S"), "".join(traceback.format_exception(error)), flush=True)
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000]

@@ -1,0 +1,271 @@
+"""vLLM in a process of its own: started once, kept between the cells of a study, given each cell's weights."""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssgr.config import VllmConfig
+from ssgr.engines.base import ENGINES, Engine, Generation, Sampling, end_ids
+from ssgr.engines.child import Child, ChildDied, ChildFailed, answers
+from ssgr.errors import CellError, UserError
+from ssgr.progress import say
+
+if TYPE_CHECKING:
+    from ssgr.models.load import LoadedModel
+
+STORED_ROWS = 256
+ROUND = 1024  # max_model_len is a multiple of this, so that a slightly longer prompt needs no new start
+REPETITION = {"max_pattern_size": 64, "min_pattern_size": 1, "min_count": 16}  # what counts as a loop, in tokens
+SHARED_MEMORY = Path("/dev/shm")
+ENVIRONMENT = {  # one process where one card will do, nothing sent home, no compiler that takes minutes
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",
+}
+ADVICE = {  # what vLLM says: what would help
+    "No available memory for the cache blocks": "a larger engine.gpu_memory_utilization (now {memory:g}) would help",
+    "estimated maximum model length": "a smaller cap, or a larger engine.gpu_memory_utilization (now {memory:g})",
+    "Free memory on device": "a smaller engine.gpu_memory_utilization (now {memory:g}) would help: the card is shared",
+    "out of memory": "a smaller engine.max_num_seqs (now {rows}) or engine.gpu_memory_utilization (now {memory:g})",
+    "longer than the maximum model length": "engine.max_model_len is too short for a prompt: a larger one, or null",
+    "is greater than the derived max_model_len": "engine.max_model_len is beyond the model's context",
+    "tensor parallel size": "engine.tensor_parallel_size does not fit the model or the cards",
+}
+
+
+@dataclass
+class Server:
+    """The running children (one for each replica), what they were started with, and whose weights they hold."""
+
+    key: dict[str, Any]
+    children: list[Child]
+    max_model_len: int
+    weights: str | None = None  # fingerprint; None: not known
+
+    def close(self) -> None:
+        for child in self.children:
+            child.close()
+
+
+_live: Server | None = None
+
+
+def close_server() -> None:
+    """Ends the server of this process, if there is one."""
+    global _live
+    if _live is not None:
+        _live.close()
+        _live = None
+
+
+atexit.register(close_server)
+
+
+@ENGINES.register("vllm")
+class VllmEngine(Engine):
+    """Generates with vLLM beside the loaded model, on the same card; starts it at the first completion asked for.
+
+    Before it generates, the weights of the loaded model are put into the engine where it holds others: through a
+    file in shared memory, layer by layer, so that pruned weights take seconds and no new start. Random numbers are
+    seeded for each call, not for each row: a generator for each sequence costs vLLM more than a tenth of its speed,
+    and its sums depend on the batch anyway. So its completions are not reproducible bit by bit; what is in a store
+    stays.
+    """
+
+    name = "vllm"
+
+    def __init__(self, config: VllmConfig, loaded: LoadedModel, *, longest: int, log_folder: Path):
+        """`longest` is the largest number of new tokens that will be asked for; logs go to `log_folder`.
+
+        Raises UserError where vLLM is not installed, the model does not lie on a card, or cards are lacking.
+        """
+        if importlib.util.find_spec("vllm") is None:
+            raise UserError("engine=vllm needs vLLM: pip install 'ssgr[gpu]', or engine=hf")
+        if loaded.device.type != "cuda":
+            raise UserError("engine=vllm needs a CUDA device; engine=hf does without")
+        self.config, self.loaded, self.longest, self.log_folder = config, loaded, longest, log_folder
+        self.batch_size = STORED_ROWS
+        self.identity = {"engine": "vllm", "vllm": version("vllm"), "torch": version("torch")}
+
+    def stream(
+        self,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        on_tokens: Callable[[int, int], None] | None = None,
+    ) -> Iterator[tuple[list[int], list[Generation]]]:
+        """Finished rows as they come. Equal prompts share their keys and values.
+
+        Raises UserError for settings that vLLM cannot start with and prompts that leave no room in the context,
+        CellError where it dies or fails: what was yielded before stays good.
+        """
+        if not prompts:
+            return
+        longest = max(map(len, prompts))
+        if longest >= self.loaded.context:
+            raise UserError(f"a prompt has {longest} tokens; the model's context holds {self.loaded.context}")
+        with self._named_errors():
+            server = self._server(longest + max(sampling.max_new_tokens, self.longest))
+            self._bring_weights(server)
+            shares = [range(start, len(prompts), len(server.children)) for start in range(len(server.children))]
+            for child, share in zip(server.children, shares, strict=True):
+                child.send(
+                    "generate",
+                    prompts=[[int(token) for token in prompts[row]] for row in share],
+                    seed=seeds[share.start] % 2**63 if len(share) else 0,
+                    sampling=self._sampling(sampling),
+                    repetition=REPETITION if self.config.repetition_detection else None,
+                )
+            for number, part in answers(server.children):
+                rows = [shares[number][row] for row, _, _ in part]
+                made = [Generation(output_ids, reason) for _, output_ids, reason in part]
+                if on_tokens:
+                    on_tokens(sum(len(generation.output_ids) for generation in made), len(made))
+                if rows:
+                    yield rows, made
+
+    def weights_changed(self) -> None:
+        """Nothing to do: whose weights the engine holds is looked up before it generates."""
+
+    def close(self) -> None:
+        """Nothing to end: the next cell uses the engine too, and it ends with this process."""
+
+    def _sampling(self, sampling: Sampling) -> dict[str, Any]:
+        options = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_new_tokens}
+        return options | {"stop_token_ids": end_ids(self.loaded)}
+
+    def _server(self, needed: int) -> Server:
+        """The running server where it is this model's and long enough, else a new one."""
+        global _live
+        config = self.config
+        key = {
+            "weights": self.loaded.weights_hash,
+            "dtype": str(self.loaded.model.dtype).removeprefix("torch."),
+            "device": str(self.loaded.device),
+            **{name: getattr(config, name) for name in config.__dataclass_fields__},
+        }
+        if _live is not None and (_live.key != key or _live.max_model_len < min(needed, self.loaded.context)):
+            close_server()
+        if _live is None:
+            length = config.max_model_len or min(-(-needed // ROUND) * ROUND, self.loaded.context)
+            _live = self._start(key, length)
+        return _live
+
+    def _start(self, key: dict[str, Any], max_model_len: int) -> Server:
+        config, replicas = self.config, self.config.data_parallel_size
+        options = {
+            "model": str(self.loaded.folder),
+            "skip_tokenizer_init": True,
+            "dtype": key["dtype"],
+            "trust_remote_code": self.loaded.trust_remote_code,
+            "tensor_parallel_size": config.tensor_parallel_size,
+            "gpu_memory_utilization": config.gpu_memory_utilization,
+            "max_num_seqs": config.max_num_seqs,
+            "max_model_len": max_model_len,
+            "enforce_eager": config.enforce_eager,
+        }
+        cards = visible_cards(self.loaded.device.index or 0, replicas * config.tensor_parallel_size)
+        children = []
+        say(f"starting vLLM ({replicas} x {config.tensor_parallel_size} card{'s' * (len(cards) > 1)}): a minute or two")
+        for replica in range(replicas):
+            mine = cards[replica * config.tensor_parallel_size : (replica + 1) * config.tensor_parallel_size]
+            log = self.log_folder / f"vllm-{os.getpid()}-{replica}.log"
+            environment = {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ",".join(mine)}
+            if config.tensor_parallel_size > 1:
+                environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
+            children.append(Child("ssgr.engines.vllm_child", log, environment))
+        server = Server(key, children, max_model_len)
+        try:
+            for child in children:
+                child.send("start", options=options)
+            for _ in answers(children):
+                pass
+        except BaseException:
+            server.close()
+            raise
+        return server
+
+    def _bring_weights(self, server: Server) -> None:
+        """Puts the loaded model's linears into the engine where it holds others."""
+        from ssgr.models.load import weights_fingerprint
+
+        wanted = weights_fingerprint(self.loaded.model)
+        if server.weights == wanted:
+            return
+        server.weights = None  # until all replicas have them
+        with tempfile.TemporaryDirectory(prefix="ssgr-", dir=shared_folder(self.loaded.model)) as folder:
+            path = Path(folder) / "weights.safetensors"
+            write_linears(self.loaded.model, path)
+            for child in server.children:
+                child.ask("load", path=str(path))
+        server.weights = wanted
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Turns what the child said, or its end, into one line that names the setting or the log.
+
+        Whatever happened, also an interruption: a child in the middle of a request is of no use any more.
+        """
+        try:
+            yield
+        except (UserError, CellError):
+            raise
+        except BaseException as error:
+            logs = ", ".join(str(child.log) for child in _live.children) if _live else str(self.log_folder)
+            close_server()
+            if isinstance(error, ChildDied):
+                raise CellError(f"vLLM's process ended ({error}); its log: {logs}") from None
+            if isinstance(error, ChildFailed):
+                raise self._explained(str(error), logs) from None
+            raise
+
+    def _explained(self, said: str, logs: str) -> UserError | CellError:
+        values = {"memory": self.config.gpu_memory_utilization, "rows": self.config.max_num_seqs}
+        for part, advice in ADVICE.items():
+            if part in said:
+                return UserError(f"engine=vllm: {said[:200]}: {advice.format(**values)}; log: {logs}")
+        return CellError(f"vLLM failed: {said[:300]}; its log: {logs}")
+
+
+def visible_cards(first: int, count: int) -> list[str]:
+    """The names of `count` cards from number `first` on, as CUDA_VISIBLE_DEVICES has them; UserError for too few."""
+    import torch
+
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    names = named or [str(number) for number in range(torch.cuda.device_count())]
+    if first + count > len(names):
+        raise UserError(
+            f"engine.tensor_parallel_size x engine.data_parallel_size asks for {count} cards from number {first} on; "
+            f"there are {len(names)}"
+        )
+    return names[first : first + count]
+
+
+def shared_folder(model: Any) -> Path | None:
+    """Shared memory where it has room for the model's linears, else the system's folder for temporary files."""
+    from ssgr.models.blocks import model_linears
+
+    size = sum(linear.weight.numel() * linear.weight.element_size() for linear in model_linears(model).values())
+    roomy = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > 1.1 * size
+    return SHARED_MEMORY if roomy else None
+
+
+def write_linears(model: Any, path: Path) -> None:
+    """The prunable weights as a safetensors file, under the names that a checkpoint has."""
+    from safetensors.torch import save_file
+
+    from ssgr.models.blocks import model_linears
+
+    save_file(
+        {f"{name}.weight": linear.weight.data.contiguous() for name, linear in model_linears(model).items()}, path
+    )

@@ -1,0 +1,117 @@
+"""The process that holds vLLM: started by engines/vllm.py, which see. Never imported by the program itself."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+GROUP = 256  # finished rows that are sent together, so that what is stored lags little behind
+BEAT_SECONDS = 1.0  # between signs of life, by which the child also notices that nobody listens any more
+SEND_SECONDS = 20.0
+QUEUED = 4  # requests that wait, in multiples of what runs at a time
+
+
+class WorkerExtension:
+    """What vLLM adds to its workers: one in each process of a tensor-parallel engine."""
+
+    def ssgr_seed(self, seed: int) -> None:
+        import torch
+
+        torch.manual_seed(seed)
+
+    def ssgr_load(self, path: str) -> int:
+        """Copies the tensors of a safetensors file over the parameters of their names; returns how many."""
+        import torch
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            names = list(file.keys())
+            self.get_model().load_weights((name, file.get_tensor(name)) for name in names)
+        torch.cuda.synchronize()
+        return len(names)
+
+
+class Server:
+    """Answers requests with one vLLM engine."""
+
+    def start(self, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Makes the engine; yields what it came to."""
+        import vllm
+
+        started = time.monotonic()
+        self.llm = vllm.LLM(**options, worker_extension_cls="ssgr.engines.vllm_child.WorkerExtension")
+        self.engine = self.llm.llm_engine
+        self.running = options["max_num_seqs"]
+        yield {"seconds": time.monotonic() - started}
+
+    def load(self, path: str) -> Iterator[int]:
+        """Puts other weights into the engine; the keys and values of the old ones are forgotten."""
+        (count, *_) = self.llm.collective_rpc("ssgr_load", args=(path,))
+        self.llm.reset_prefix_cache()
+        yield count
+
+    def generate(
+        self, prompts: list[list[int]], seed: int, sampling: dict[str, Any], repetition: dict[str, int] | None
+    ) -> Iterator[list[tuple[int, list[int], str]]]:
+        """Yields finished rows (number, output ids, finish reason) in groups, as they come."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        sampling = dict(sampling, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY)
+        if repetition:
+            from vllm.sampling_params import RepetitionDetectionParams
+
+            sampling["repetition_detection"] = RepetitionDetectionParams(**repetition)
+        self.llm.collective_rpc("ssgr_seed", args=(seed,))
+        same: dict[tuple[int, ...], list[int]] = {}
+        for row, prompt in enumerate(prompts):
+            same.setdefault(tuple(prompt), []).append(row)
+        waiting = iter(enumerate(same.items()))
+        rows_of: dict[str, list[int]] = {}
+        finished, sent, beat, more = [], time.monotonic(), time.monotonic(), True
+        while more or self.engine.has_unfinished_requests():
+            while more and self.engine.get_num_unfinished_requests() < QUEUED * self.running:
+                number, (prompt, rows) = next(waiting, (None, (None, None)))
+                if number is None:
+                    more = False
+                    break
+                request = f"row-{number}"
+                options = SamplingParams(n=len(rows), **sampling)
+                given = self.engine.add_request(request, {"prompt_token_ids": list(prompt)}, options)
+                rows_of[request] = rows_of[given or request] = rows
+            for output in self.engine.step():
+                if output.finished:
+                    rows = rows_of[output.request_id]
+                    finished += [_row(row, made) for row, made in zip(rows, output.outputs, strict=True)]
+            now = time.monotonic()
+            if len(finished) >= GROUP or (finished and now - sent > SEND_SECONDS):
+                yield finished
+                finished, sent, beat = [], now, now
+            elif now - beat > BEAT_SECONDS:
+                yield []
+                beat = now
+        yield finished
+
+
+def _row(row: int, made: Any) -> tuple[int, list[int], str]:
+    if made.finish_reason not in ("stop", "length", "repetition"):
+        raise RuntimeError(f"vLLM ended a completion with {made.finish_reason!r}")
+    return row, [int(token) for token in made.token_ids], made.finish_reason
+
+
+def main() -> None:
+    from ssgr.engines.child import serve
+
+    server = Server()
+    serve(int(sys.argv[1]), {"start": server.start, "load": server.load, "generate": server.generate})
+    # vLLM's own threads can keep a process that merely returns; who started this ends the group anyway.
+    engine = getattr(server, "engine", None)
+    if engine is not None:
+        engine.engine_core.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
