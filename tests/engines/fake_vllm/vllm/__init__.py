@@ -1,0 +1,73 @@
+"""Stands in for vLLM in tests: an engine that answers each prompt with numbers that its weights decide."""
+
+import os
+import signal
+import time
+from types import SimpleNamespace
+
+import torch
+
+__version__ = "0.0"
+torch.cuda.synchronize = lambda: None  # there is no card where tests run
+
+
+class SamplingParams(SimpleNamespace):
+    pass
+
+
+class LLM:
+    """Output ids are [sum of all weights, the prompt's first id, 7]; what the prompt asks for may go wrong instead."""
+
+    def __init__(self, **options):
+        if options["gpu_memory_utilization"] < 0.1:
+            raise ValueError("No available memory for the cache blocks. Try increasing `gpu_memory_utilization`")
+        self.options, self.llm_engine, self.resets = options, Engine(), 0
+        from importlib import import_module
+
+        module, _, name = options["worker_extension_cls"].rpartition(".")
+        self.worker = type("Worker", (getattr(import_module(module), name),), {"get_model": self.model})()
+        print("started", sorted(options), flush=True)
+
+    def model(self, *_):
+        return self.llm_engine
+
+    def collective_rpc(self, method, args=()):
+        return [getattr(self.worker, method)(*args)]
+
+    def reset_prefix_cache(self):
+        print("prefix cache reset", flush=True)
+        return True
+
+
+class Engine:
+    def __init__(self):
+        self.waiting, self.weights, self.most = {}, {}, 0
+        self.engine_core = SimpleNamespace(shutdown=lambda: print("shut down", flush=True))
+
+    def load_weights(self, tensors):
+        self.weights |= {name: int(tensor.float().sum()) for name, tensor in tensors}
+
+    def add_request(self, request_id, prompt, params):
+        self.waiting[request_id] = (prompt["prompt_token_ids"], params)
+        self.most = max(self.most, len(self.waiting))
+        return f"{request_id}-internal"
+
+    def get_num_unfinished_requests(self):
+        return len(self.waiting)
+
+    def has_unfinished_requests(self):
+        return bool(self.waiting)
+
+    def step(self):
+        request_id = next(iter(self.waiting))
+        prompt, params = self.waiting.pop(request_id)
+        if prompt[0] == 666:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if prompt[0] == 667:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+        if prompt[0] == 668:
+            time.sleep(600)
+        reason = "length" if params.max_tokens < 3 else "stop"
+        ids = [sum(self.weights.values()), prompt[0], 7][: params.max_tokens]
+        made = [SimpleNamespace(token_ids=ids, finish_reason=reason) for _ in range(params.n)]
+        return [SimpleNamespace(request_id=request_id, finished=True, outputs=made)]

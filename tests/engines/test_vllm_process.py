@@ -1,0 +1,167 @@
+"""The process beside ours, with a stand-in for vLLM in it: what it is asked, what it answers, and how it dies."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ssgr.config import VllmConfig
+from ssgr.engines import vllm
+from ssgr.engines.base import Sampling
+from ssgr.engines.vllm import VllmEngine
+from ssgr.errors import CellError, UserError
+
+FAKE = Path(__file__).parent / "fake_vllm"
+GREEDY = Sampling(0.0, 1.0, 8)
+DEFAULTS = {
+    "batch_size": None,
+    "tensor_parallel_size": 1,
+    "data_parallel_size": 1,
+    "gpu_memory_utilization": 0.5,
+    "max_num_seqs": 2,
+    "max_model_len": None,
+    "enforce_eager": True,
+    "repetition_detection": False,
+}
+
+
+@pytest.fixture(autouse=True)
+def stand_in(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{FAKE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setattr(sys, "path", [str(FAKE), *sys.path])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(vllm, "version", lambda package: "0.0")
+    yield
+    vllm.close_server()
+
+
+class Linears(torch.nn.Module):
+    def __init__(self, value):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 3, bias=False).requires_grad_(False)
+        self.linear.weight.fill_(value)
+        self.dtype = torch.bfloat16
+        self.generation_config = SimpleNamespace(eos_token_id=7)
+
+
+@pytest.fixture
+def engine_of(tmp_path, monkeypatch):
+    monkeypatch.setattr("ssgr.models.blocks.model_linears", lambda model: {"block.linear": model.linear})
+    monkeypatch.setattr("ssgr.models.load.model_linears", lambda model: {"block.linear": model.linear})
+
+    def build(value=1.0, longest=8, hash_="w", **options):
+        loaded = SimpleNamespace(
+            model=Linears(value),
+            tokenizer=SimpleNamespace(eos_token_id=9),
+            weights_hash=hash_,
+            context=4096,
+            device=torch.device("cuda", 0),
+            folder=tmp_path,
+            trust_remote_code=False,
+        )
+        config = VllmConfig("vllm", **(DEFAULTS | options))
+        return VllmEngine(config, loaded, longest=longest, log_folder=tmp_path / "logs")
+
+    return build
+
+
+def logs(tmp_path):
+    return "".join(path.read_text() for path in sorted((tmp_path / "logs").glob("*.log")))
+
+
+def test_rows_come_back_under_their_numbers_and_equal_prompts_are_one_request(engine_of):
+    prompts = [[5, 1], [4], [5, 1], [3], [5, 1]]
+    made = engine_of().generate(prompts, [1] * 5, GREEDY)
+    assert [generation.output_ids for generation in made] == [[6, 5, 7], [6, 4, 7], [6, 5, 7], [6, 3, 7], [6, 5, 7]]
+    assert {generation.finish_reason for generation in made} == {"stop"}
+    assert engine_of().generate(prompts, [1] * 5, Sampling(0.0, 1.0, 2))[0].finish_reason == "length"
+
+
+def test_the_engine_starts_once_and_each_cell_brings_its_weights(engine_of, tmp_path):
+    dense, pruned = engine_of(1.0), engine_of(1.0)
+    assert dense.generate([[5]], [0], GREEDY)[0].output_ids[0] == 6
+    pruned.loaded.model.linear.weight.fill_(0.5)
+    pruned.close()
+    assert pruned.generate([[5]], [0], GREEDY)[0].output_ids[0] == 3
+    assert dense.generate([[5]], [0], GREEDY)[0].output_ids[0] == 6, "the dense weights are put back"
+    dense.generate([[5]], [0], GREEDY)
+    assert logs(tmp_path).count("started") == 1
+    assert logs(tmp_path).count("prefix cache reset") == 3, "and only where they change"
+
+
+@pytest.mark.parametrize("change", [{"hash_": "another"}, {"max_num_seqs": 3}, {"longest": 3000}])
+def test_another_model_other_options_or_longer_completions_start_anew(engine_of, tmp_path, change):
+    engine_of().generate([[5]], [0], GREEDY)
+    first = vllm._live.children[0].process
+    engine_of(**change).generate([[5]], [0], GREEDY)
+    assert first.poll() is not None and "shut down" in logs(tmp_path)
+
+
+def test_replicas_share_the_prompts(engine_of, tmp_path):
+    made = engine_of(data_parallel_size=2).generate([[n] for n in range(1, 8)], [0] * 7, GREEDY)
+    assert [generation.output_ids[1] for generation in made] == list(range(1, 8))
+    assert len(list((tmp_path / "logs").glob("*.log"))) == 2
+    with pytest.raises(UserError, match="asks for 6 cards"):
+        engine_of(data_parallel_size=3, tensor_parallel_size=2).generate([[1]], [0], GREEDY)
+
+
+def test_what_is_finished_before_a_crash_is_handed_over_and_the_crash_is_one_line(engine_of, monkeypatch, tmp_path):
+    engine, seen = engine_of(max_num_seqs=1), []
+    with pytest.raises(CellError, match=r"vLLM's process ended \(killed by signal 9\); its log: .*vllm-.*log"):
+        for rows, _ in engine.stream([[n] for n in range(1, 600)] + [[666]], [0] * 600, GREEDY):
+            seen += rows
+    assert len(seen) >= 256
+    assert engine.generate([[5]], [0], GREEDY)[0].output_ids == [6, 5, 7], "the next request starts it again"
+
+
+def test_a_killed_child_is_noticed_while_it_generates(engine_of):
+    engine = engine_of()
+    engine.generate([[5]], [0], GREEDY)
+    child = vllm._live.children[0].process
+    threading.Timer(0.5, lambda: os.kill(child.pid, signal.SIGKILL)).start()
+    with pytest.raises(CellError, match="killed by signal 9"):
+        engine.generate([[668]], [0], GREEDY)
+
+
+def test_a_child_that_does_not_end_is_killed(engine_of, monkeypatch):
+    monkeypatch.setattr("ssgr.engines.child.STOP_SECONDS", 0.5)
+    engine = engine_of()
+    engine.generate([[5]], [0], GREEDY)
+    child = vllm._live.children[0]
+    child.send("generate", prompts=[[668]], seed=0, sampling={"max_tokens": 3}, repetition=None)
+    time.sleep(0.2)
+    vllm.close_server()
+    assert child.process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("options", "prompt", "line"),
+    [
+        (
+            {"gpu_memory_utilization": 0.05},
+            5,
+            r"No available memory .*larger engine.gpu_memory_utilization \(now 0.05\)",
+        ),
+        ({}, 667, r"out of memory.* engine.max_num_seqs \(now 2\)"),
+    ],
+)
+def test_errors_name_the_setting_that_helps(engine_of, options, prompt, line):
+    with pytest.raises(UserError, match=line):
+        engine_of(**options).generate([[prompt]], [0], GREEDY)
+    assert vllm._live is None
+
+
+def test_without_vllm_or_a_card_it_is_one_line(engine_of, monkeypatch):
+    engine = engine_of()
+    engine.loaded.device = torch.device("cpu")
+    with pytest.raises(UserError, match="needs a CUDA device"):
+        VllmEngine(engine.config, engine.loaded, longest=8, log_folder=Path("logs"))
+    monkeypatch.setattr(vllm.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'ssgr\[gpu\]'"):
+        VllmEngine(engine.config, engine.loaded, longest=8, log_folder=Path("logs"))
