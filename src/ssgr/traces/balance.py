@@ -83,8 +83,9 @@ def balance_target(view: StoreView, selection: SelectionConfig) -> BalanceTarget
     offsets = np.empty((len(problems), 0))
     for values in (values_of(view, name) for name in variables if name in NUMERIC):
         means = by_cell(weights * values[counted])[:, shared] / mass[:, shared]
-        deviation = np.nanstd(values[view.traces["correct"].to_numpy(bool)]) or 1.0
-        offsets = np.column_stack([offsets, (values - shares @ means.mean(axis=0)) / deviation])
+        known = values[view.traces["correct"].to_numpy(bool) & ~np.isnan(values)]
+        deviation = known.std() if len(known) else 0.0
+        offsets = np.column_stack([offsets, (values - shares @ means.mean(axis=0)) / (deviation or 1.0)])
     number = np.full(max(strata.max(), 0) + 2, -1)  # the last one is that of traces in no stratum
     number[shared] = np.arange(len(shared))
     strata = number[strata]

@@ -121,7 +121,8 @@ def _as_fraction(bound: float) -> Fraction:
 
 
 def _populated(k: int, pass_rate: list[float], split: bool) -> bool:
-    return bool(counts_in_bin(k // 2 if split else k, pass_rate, closed=split).any())
+    graded, (low, high) = k // 2 if split else k, (_as_fraction(bound) for bound in pass_rate)
+    return int(high * graded) > low * graded or (split and pass_rate[0] == 0)
 
 
 def _check_range(option: str, bounds: list[float], least: float, most: float | None, may_touch: bool = False) -> None:
