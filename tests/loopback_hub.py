@@ -34,6 +34,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer_json([entry for entry in self.entries() if entry["path"].startswith(below)])
         elif path.startswith(f"/datasets/{ID}/resolve/"):
             self.answer_file(path.removeprefix(f"/datasets/{ID}/resolve/").partition("/")[2])
+        elif path.startswith("/api/datasets/someone/down"):
+            self.answer(503, b"", {})
         elif path.startswith(f"/api/datasets/{ID}/revision/"):
             self.answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
         else:

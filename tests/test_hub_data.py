@@ -72,6 +72,7 @@ def served(hub, folder):
         "no data set": ["stream", 0, "someone/else", "en", "train", None],
         "no config": ["stream", 0, "someone/data", "de", "train", None],
         "no split": ["download", 0, "someone/data", "en", "test", None],
+        "no answer": ["stream", 0, "someone/down", "en", "train", None],
         "no id": ["download", 0, "some where", "en", "train", None],
         "download": ["download", 0, *DATA, None],
     }
@@ -93,6 +94,7 @@ def test_streams_are_whole_and_seeded(served):
         ("no data set", "(there is no such data set, or it is private)"),
         ("no config", "(BuilderConfig 'de' not found. Available: ['en'])"),
         ("no split", "(Unknown split \"test\". Should be one of ['train'].)"),
+        ("no answer", "(the hub does not work: "),
         ("no id", "'some where'"),
     ],
 )
@@ -111,6 +113,10 @@ def test_without_a_hub_a_downloaded_copy_does_if_it_is_the_revision_asked_for(se
         assert f"{place} could not be had from the hub (the hub cannot be reached: " in line and "\n" not in line
     lines = said.strip().splitlines()
     assert len(lines) == 2 and all("the copy of someone/data/en/train" in line for line in lines)
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(served, hub):
+    assert sum("someone/down" in asked for asked in hub.asked) == 1
 
 
 def test_a_hub_that_is_switched_off_is_not_asked(served, hub, folder, monkeypatch):

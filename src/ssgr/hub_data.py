@@ -75,7 +75,11 @@ def _commit(dataset: HubDataset) -> str:
 
     try:
         return HfApi().dataset_info(dataset.id, revision=dataset.revision, timeout=TIMEOUT).sha
-    except (HfHubHTTPError, HFValidationError):
+    except HfHubHTTPError as error:
+        if error.response is not None and error.response.status_code < 500:
+            raise
+        raise Unreachable(f"the hub does not work: {first_line(error)}") from error
+    except HFValidationError:
         raise
     except Exception as error:  # each version of the library raises those of another HTTP library
         raise Unreachable(f"the hub cannot be reached: {first_line(error)}") from error

@@ -85,7 +85,7 @@ def test_every_source_fills_the_budget_exactly(name, build):
         assert len(built.sequences) == len(built.weights) == len(built.trace_ids)
 
 
-@pytest.mark.parametrize("name", WITHOUT_TRACES)
+@pytest.mark.parametrize("name", ALL)
 def test_every_source_delivers_so_many_sequences(name, build):
     for sequences in (1, 4):
         built = build(name, sequences=sequences, max_seq_len=50)

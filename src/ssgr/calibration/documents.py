@@ -15,7 +15,7 @@ from ssgr.errors import UserError
 from ssgr.hub_data import hub_contents, hub_name, stream_hub
 from ssgr.traces.selection import draw_order
 
-FIRST_DRAW = 1024  # rows that are read at once, twice as many each time: only what is needed is held in memory
+FIRST_DRAW = 4096  # rows that are read at once, twice as many each time: only what is needed is held in memory
 OVERRIDE = "calibration.data_files=FILE"
 
 

@@ -8,9 +8,11 @@ import numpy as np
 from ssgr.cache import cached_array, content_hash
 from ssgr.calibration import CalibrationRequest, CalibrationSet
 from ssgr.calibration.budget import Budget, packed_set
+from ssgr.progress import say
 from ssgr.traces.store import row_seed
 
 MORE_FILES = "more files in calibration.data_files"
+LONG_TEXT = 4_000_000  # characters that take some seconds to tokenise
 
 
 def text_windows(
@@ -23,7 +25,7 @@ def text_windows(
     config = request.config
     tokens = cached_array(
         request.cache / "text" / content_hash([request.weights_hash, *contents]),
-        lambda: np.asarray(text_ids(request, text()), dtype=np.int32),
+        lambda: tokenised(request, text()),
     )
     start = row_seed(request.seed, config.name) % max(len(tokens), 1)
     return windows_set(request, [np.roll(tokens, -start)], what, more)
@@ -52,6 +54,13 @@ def joined_windows(texts: Iterable[np.ndarray], size: int) -> Iterator[np.ndarra
         kept = kept[whole:]
     if len(kept):
         yield kept
+
+
+def tokenised(request: CalibrationRequest, text: str) -> np.ndarray:
+    """int32 token ids of one long text, which must be tokenised in one piece."""
+    if len(text) > LONG_TEXT:
+        say(f"calibration={request.config.name}: tokenising {len(text):,} characters, once for this model")
+    return np.asarray(text_ids(request, text), dtype=np.int32)
 
 
 def text_ids(request: CalibrationRequest, text: str) -> list[int]:

@@ -1,0 +1,51 @@
+"""Sources through the real command line: whole cells, and input that is refused before anything is written."""
+
+import pytest
+from calibration_requests import CHATS, document_rows, write_rows
+from command_line import QUICK, cells, files, ssgr
+
+from ssgr.results import read_result
+
+ONE_SAMPLE = f"{QUICK} pruner=wanda evaluation.divergence=false evaluation.dense_repeats=1"
+
+
+@pytest.mark.parametrize(
+    ("source", "budget", "counts"),
+    [
+        ("calibration=c4 calibration.data_files=d.jsonl", "calibration.tokens=1024", (1024, 2)),
+        ("calibration=text calibration.path=d.jsonl", "calibration.sequences=2", (2 * 512, 2)),
+        ("calibration=off_policy calibration.data_files=c.parquet", "calibration.tokens=999", (999, None)),
+    ],
+)
+def test_a_cell_from_local_files_has_its_budget_exactly(source, budget, counts, tmp_path):
+    write_rows(tmp_path / "d.jsonl", document_rows())
+    write_rows(tmp_path / "c.parquet", CHATS)
+    done = ssgr(f"{source} {ONE_SAMPLE} calibration.tokens=null {budget}", tmp_path)
+    assert done.status == 0, done.err
+    (cell,) = cells(tmp_path)
+    calibration = read_result(cell)["calibration"]
+    for name, count in zip(("tokens", "sequences"), counts, strict=True):
+        assert count is None or calibration[name] == count
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("calibration=c4", ["calibration.dataset: allenai/c4/en/train", "calibration.data_files=FILE"]),
+        ("calibration=off_policy", ["calibration.dataset: open-r1/OpenR1-Math-220k", "calibration.data_files=FILE"]),
+        ("problems=gsm8k_train", ["problems.dataset: openai/gsm8k/main/train", "problems.path=FILE"]),
+        ("calibration=c4 calibration.data_files=no.jsonl", ["calibration.data_files=no.jsonl: no such file"]),
+        ("calibration=c4 calibration.data_files=d.jsonl calibration.tokens=9000000", ["9,000,000", "would help"]),
+        ("calibration=c4 calibration.data_files=d.jsonl calibration.sequences=2", ["one or the other"]),
+    ],
+)
+def test_what_cannot_be_read_is_one_line_and_exit_status_2(options, words, tmp_path, monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("nobody there")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", unreachable)
+    monkeypatch.setattr("ssgr.hub_data._kept_copy", lambda dataset: None)
+    write_rows(tmp_path / "d.jsonl", document_rows())
+    done = ssgr(f"{ONE_SAMPLE} {options}", tmp_path)
+    assert done.status == 2 and len(done.lines) == 1 and all(word in done.lines[0] for word in words)
+    assert not any(name.startswith("runs") for name in files(tmp_path))
