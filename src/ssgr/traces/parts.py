@@ -6,7 +6,7 @@ a regrading that was killed between writing the new part and removing the old on
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -113,13 +113,6 @@ def replace_part(path: Path, table: pa.Table) -> Path:
     return written
 
 
-def superseded(paths: Iterable[Path]) -> list[Path]:
-    """Sound parts for which a sound regraded one stands: what a killed regrading has left to remove."""
-    sound = {path.name: path for path in paths}
-    kept = current_parts(dict.fromkeys(sound))
-    return [path for name, path in sound.items() if name not in kept]
-
-
 def rows_table(columns: dict[str, list[Any]]) -> pa.Table:
     """The columns of SCHEMA from lists of values (ids: any sequence of integers); `text` only where a row has one."""
     if any(text is not None for text in columns.get("text", [])):
@@ -128,7 +121,7 @@ def rows_table(columns: dict[str, list[Any]]) -> pa.Table:
 
 
 def id_arrays(table: pa.Table, column: str) -> list[np.ndarray]:
-    """One array per row of a column of ids, each its own memory."""
+    """One array per row of a column of lists of integers, each its own memory."""
     lists = table.column(column).combine_chunks()
     values, offsets = lists.values.to_numpy(), lists.offsets.to_numpy()
     return [values[start:end].copy() for start, end in pairwise(offsets)]

@@ -135,7 +135,7 @@ class TraceStore:
 
     @property
     def parts(self) -> list[str]:
-        """The names of the parts in use, in the order in which they were written."""
+        """The names of the parts in use, by their numbers."""
         return list(self._parts)
 
     @property
@@ -167,10 +167,7 @@ class TraceStore:
         taken = {parts.part_number(name) for name in self._parts}
         number = next(n for n in range(len(taken) + 1) if n not in taken)
         table = self._table(traces)
-        path = parts.write_part(folder, number, table)
-        self._parts[path.name] = table.select(parts.INDEX_COLUMNS)
-        self._parts = dict(sorted(self._parts.items(), key=lambda part: parts.part_number(part[0])))
-        self._index = None
+        self._add(parts.write_part(folder, number, table), table)
 
     def view(self, problems: Sequence[Problem], k: int, split: bool = False) -> "StoreView":
         """Rollouts 0..k-1 of these problems, as far as the store holds them; nothing else enters the view."""
@@ -195,8 +192,13 @@ class TraceStore:
 
     def replace(self, part: str, table: pa.Table) -> None:
         """Puts these rows in the place of a part's, such as with new grades; the caller holds the lock."""
-        parts.replace_part(self.folder / "traces" / part, table)
-        self.refresh()
+        del self._parts[part]
+        self._add(parts.replace_part(self.folder / "traces" / part, table), table)
+
+    def _add(self, path: Path, table: pa.Table) -> None:
+        self._parts[path.name] = table.select(parts.INDEX_COLUMNS)
+        self._parts = dict(sorted(self._parts.items(), key=lambda part: parts.part_number(part[0])))
+        self._index = None
 
     def _remove_damaged(self) -> None:
         for name in self.damaged:

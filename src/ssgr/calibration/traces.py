@@ -1,0 +1,98 @@
+"""Traces that lie somewhere: a store of this program, or files that `python -m ssgr.traces import` reads."""
+
+from pathlib import Path
+from typing import Any
+
+from ssgr.cache import content_hash, locked
+from ssgr.calibration import CalibrationRequest, CalibrationSet, source
+from ssgr.calibration.selected import selected_traces
+from ssgr.config import Correctness, TracesConfig
+from ssgr.errors import CellError, UserError
+from ssgr.traces.importing import Reading, contents_of, import_traces
+from ssgr.traces.store import StoreView, TraceStore
+from ssgr.traces.stores import lock_of, whole_view
+
+
+def traces_contents(config: TracesConfig) -> Any:
+    """What names the traces: the store's parts and its problems, or the files that would be imported."""
+    try:
+        return contents_of(_path(config))
+    except UserError as error:
+        raise UserError(f"calibration.path={config.path}: {error}") from error
+
+
+@source("traces", completions=True, selects=True, contents=traces_contents)
+def traces(request: CalibrationRequest) -> CalibrationSet:
+    """Selected traces of all problems of the store, whose k is its largest rollout + 1.
+
+    Raises UserError for ids beyond this model's vocabulary and for verdicts that nobody has given, CellError where the
+    bin holds too few or the store is damaged.
+    """
+    store = opened(request)
+    view = whole_view(store, request.split)
+    ungraded = _check_grades(view, request)
+    chosen = selected_traces(request, view)
+    _check_vocabulary(chosen, request)
+    chosen.notes = [*_notes(store, view, request, ungraded), *chosen.notes]
+    return chosen
+
+
+def opened(request: CalibrationRequest) -> TraceStore:
+    """The store that calibration.path names; files are imported into the cache, once."""
+    path = _path(request.config)
+    folder = path
+    if not (path / "manifest.json").is_file():
+        folder = request.cache / "traces" / content_hash(["imported", traces_contents(request.config)])
+        with locked(lock_of(folder)):
+            if not (folder / "manifest.json").is_file():
+                import_traces(path, folder, Reading())
+    store = TraceStore.open(folder)
+    if store.damaged:
+        raise CellError(f"calibration.path={path}: {store.damaged[0]} is damaged (its checksum is another)")
+    return store
+
+
+def _path(config: TracesConfig) -> Path:
+    if config.path is None:
+        raise UserError("calibration.path is not set: it must name the folder of a store, or a file of traces")
+    return Path(config.path).expanduser()
+
+
+def _check_grades(view: StoreView, request: CalibrationRequest) -> int:
+    """How many traces nobody has graded; UserError where that is all of them and the selection asks for a verdict."""
+    rows = view.store.index
+    ungraded = int(rows["correct"].isna().sum())
+    if ungraded == len(rows) and request.selection.correctness != Correctness.any:
+        raise UserError(
+            f"calibration.path={request.config.path}: none of its {ungraded:,} traces is graded; use "
+            f"selection.correctness=any, or grade them by python -m ssgr.traces regrade"
+        )
+    return ungraded
+
+
+def _check_vocabulary(chosen: CalibrationSet, request: CalibrationRequest) -> None:
+    largest = max((int(sequence.max()) for sequence in chosen.sequences if len(sequence)), default=-1)
+    size = len(request.template.tokenizer)
+    if largest >= size:
+        raise UserError(
+            f"calibration.path={request.config.path}: holds token id {largest:,}, and this model's tokenizer has "
+            f"{size:,}: the traces are another tokenizer's"
+        )
+
+
+def _notes(store: TraceStore, view: StoreView, request: CalibrationRequest, ungraded: int) -> list[str]:
+    notes = []
+    manifest = store.manifest
+    if manifest.get("weights") != request.weights_hash:
+        whose = f"{manifest.get('model') or 'an unnamed model'}'s"
+        sure = "" if manifest.get("weights") else " (it does not say by which weights)"
+        notes.append(f"{request.config.path} holds {whose} traces{sure}, not this model's own: off-policy")
+    if ungraded:
+        notes.append(f"{ungraded:,} of its {len(store.index):,} traces are not graded and count as wrong")
+    held = store.index.groupby("problem_id").size().reindex([p.problem_id for p in view.problems], fill_value=0)
+    fewer = int((held < view.k).sum())
+    if fewer:
+        notes.append(
+            f"{fewer:,} of its {len(held):,} problems have fewer than {view.k} rollouts: the rest count as wrong"
+        )
+    return notes
