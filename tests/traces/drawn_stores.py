@@ -51,7 +51,7 @@ def confounded(problems=600, k=8, seed=0):
             f"p{i}",
             f"Q {i}",
             "1",
-            level=int(np.clip(round(3 + 3 * (0.6 - ease[i]) + random.normal()), 1, 5)),
+            level=int(np.clip(round(3 + 4 * (0.6 - ease[i]) + random.normal(0, 1.2)), 1, 5)),
             subject=f"subject {int(np.clip(round(2 * ease[i] + random.normal(0, 0.7)), 0, 2))}",
             family=f"family {random.integers(3)}",
         )

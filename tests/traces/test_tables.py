@@ -54,3 +54,14 @@ def test_the_table_of_a_large_store_fits_80_columns():
     Console(file=text, width=80).print(render_table(held))
     for cell in ("5,454 · 99,999", "5,454 · 436k", "5,454 · 1.94M"):
         assert text.getvalue().count(cell) == len(ROWS)
+
+
+def test_under_split_the_row_never_solved_is_empty_and_not_drawn(tmp_path):
+    store = {"late": [-5, -5, 10, 20], "never": [-5, -5, -5, -5], "lucky": [10, 10, -5, -5]}
+    view = make_view(tmp_path, store)
+    table = selection_table(view.store.view(view.problems, 4, split=True))
+    assert table["problems"].tolist() == [1, 0, 2, 0]
+    assert table.loc["hard"].filter(like="_traces").sum() == table.filter(like="_traces").to_numpy().sum() == 2
+    text = io.StringIO()
+    Console(file=text, width=120).print(render_table(table))
+    assert "never solved" not in text.getvalue() and "easy" in text.getvalue()
