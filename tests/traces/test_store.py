@@ -4,7 +4,8 @@ import pytest
 from synthetic_traces import make_problems
 
 from ssgr.engines.base import Sampling
-from ssgr.errors import UserError
+from ssgr.errors import CellError, UserError
+from ssgr.traces import parts
 from ssgr.traces.problems import Problem
 from ssgr.traces.store import Trace, TraceStore, row_seed, store_key
 
@@ -74,9 +75,9 @@ def test_traces_of_a_changed_problem_are_not_used(store, changed):
 def test_damaged_parts_are_ignored_said_and_replaced(store, damage, capsys):
     store.append([trace("p0", 0)])
     store.append([trace("p1", 0)])
-    parts = store.folder / "traces"
-    (second,) = parts.glob("part-00001-*.parquet")
-    leftover = parts / ".part-00002.parquet.abc.partial"
+    folder = store.folder / "traces"
+    (second,) = folder.glob("part-00001-*.parquet")
+    leftover = folder / ".part-00002.parquet.abc.partial"
     leftover.write_bytes(b"PAR1")
     whole = second.read_bytes()
     second.write_bytes(damage(whole))
@@ -109,6 +110,44 @@ def test_a_part_holds_the_documented_columns(store):
     columns = pq.read_schema(part).names
     wanted = ["problem_id", "rollout", "prompt_ids", "output_ids", "finish_reason", "correct", "answer"]
     assert columns[:7] == wanted
+
+
+def test_ids_are_read_one_by_one_from_a_part_of_many_row_groups(store):
+    store.append([trace("p0", rollout, [rollout] * (rollout % 7)) for rollout in range(3 * parts.GROUP + 5)])
+    view = TraceStore.open(store.folder).view(store.problems[:1], 1_000)
+    chosen = view.traces.iloc[[196, 0, 64, 63, 130, 128]]
+    wanted = [[rollout] * (rollout % 7) for rollout in chosen["rollout"]]
+    assert [output.tolist() for _, output in view.sequences(chosen)] == wanted
+
+
+def test_a_bit_that_flips_after_opening_is_seen_when_its_part_is_read(store):
+    store.append([trace("p0", 0)])
+    store.append([trace("p1", 0)])
+    opened = TraceStore.open(store.folder)
+    path = store.folder / "traces" / opened.parts[1]
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 3] ^= 1
+    path.write_bytes(whole)
+    view = opened.view(store.problems, 1)
+    assert len(view.sequences(view.traces.iloc[:1])) == 1, "the other part is as it was"
+    with pytest.raises(CellError, match=f"{opened.parts[1]} is damaged"):
+        view.sequences(view.traces)
+
+
+def test_any_integers_are_ids_and_too_large_ones_are_refused(store):
+    store.append([Trace("p0", 0, np.array([5, 6], np.uint32), (7,), "stop", True), trace("p0", 1, range(3))])
+    view = TraceStore.open(store.folder).view(store.problems[:1], 2)
+    (first, second), (_, third) = view.sequences(view.traces)
+    assert (first.tolist(), second.tolist(), third.tolist()) == ([5, 6], [7], [0, 1, 2])
+    with pytest.raises(OverflowError):
+        store.append([trace("p0", 2, [1 << 31])])
+
+
+def test_a_text_that_came_with_a_trace_is_kept_and_no_other_part_has_the_column(store):
+    store.append([trace("p0", 0)])
+    store.append([Trace("p1", 0, [1], [2], "stop", text="<s> hi"), trace("p1", 1)])
+    first, second = (store.table(part) for part in TraceStore.open(store.folder).parts)
+    assert "text" not in first.column_names and second.column("text").to_pylist() == ["<s> hi", None]
 
 
 def test_opening_nothing_is_a_user_error_and_makes_nothing(tmp_path):

@@ -149,8 +149,12 @@ def import_store(options: argparse.Namespace, cache: Path) -> None:
     if options.grade and problems is None and not manifest:
         raise UserError("--grade needs the gold answers: name the file of the problems by --problems")
     target = options.target.expanduser()
-    with locked(lock_of(target)):
-        found = import_traces(source, target, Reading(problems, template, folder, think_end, options.grade))
+    lock = lock_of(target)
+    try:
+        with locked(lock):
+            found = import_traces(source, target, Reading(problems, template, folder, think_end, options.grade))
+    finally:
+        lock.unlink(missing_ok=True)  # a folder of the user's own needs none until somebody grades it again
     with written_or_said(f"the store lies in {target}") as output:
         output.print(Text(f"{found.traces:,} traces in {target}"))
         if found.graded:
@@ -184,8 +188,7 @@ def plot(options: argparse.Namespace, cache: Path) -> None:
     from ssgr.traces.picture import plot_store
 
     store = opened(find_store(options.store, cache))
-    name = f"{store.manifest.get('model') or options.store} on {store.manifest.get('problem_set') or 'its problems'}"
-    plot_store(whole_view(store), name, options.out.expanduser())
+    plot_store(whole_view(store), store.manifest.get("model") or options.store, options.out.expanduser())
     print(options.out)
 
 

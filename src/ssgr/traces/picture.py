@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".pdf", ".svg")
 SIZE = (3.3, 3.0)  # inches: one column
+MOST_TICKS = 6
+LONGEST_NAME = 56  # characters that fit above the picture
 TEXT, SMALL = 7.0, 6.5  # points
 INK, GREY, EDGE = "#000000", "#595959", "#b0b0b0"
 SHADES = ("#B79AD6", "#7D4FB0", "#3F1670")  # easy, medium, hard
@@ -54,10 +56,11 @@ def plot_store(view: StoreView, name: str, out: Path) -> dict[str, float]:
     with pyplot.rc_context(RULES):
         figure, axes = pyplot.subplots(figsize=SIZE, layout="constrained")
         _draw(axes, view, points, correct)
-        said = f"Spearman {found:+.2f}" if np.isfinite(found) else "all pass rates or lengths are equal"
-        figure.suptitle(
-            f"{name}\n{said}, {len(points):,} problems × {view.graded} rollouts", x=0.02, ha="left", fontsize=TEXT
+        said = (
+            f"Spearman {found:+.2f}".replace("-", "−") if np.isfinite(found) else "all pass rates or lengths are equal"
         )
+        said = f"{said} · {len(points):,} problems × {view.graded} rollouts"
+        figure.suptitle(f"{_shortened(name)}\n{said}", x=0.02, ha="left", fontsize=TEXT)
         _save(figure, out)
         pyplot.close(figure)
     return {"spearman": found, "problems": len(points)}
@@ -83,7 +86,7 @@ def _draw(axes: "Axes", view: StoreView, points: pd.DataFrame, correct: pd.DataF
     low, high = points["length"].min(), points["length"].max()
     axes.set_xlim(low / 1.12, high * 1.12)
     axes.set_ylim(-0.02, 1.04 + min(step, 0.125) / 3)
-    axes.set_xlabel("mean generated tokens of a problem's correct traces")
+    axes.set_xlabel("mean generated tokens of a problem's correct traces\n(bars: median and middle half)")
     axes.set_ylabel("pass rate")
     axes.set_yticks([0, 1 / 3, 2 / 3, 1], ["0", "1/3", "2/3", "1"])
     _length_axis(axes, low, high)
@@ -103,8 +106,11 @@ def _medians(axes: "Axes", points: pd.DataFrame, height: float) -> None:
 def _length_axis(axes: "Axes", low: float, high: float) -> None:
     from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-    steps = [digit * 10**power for power in range(7) for digit in (1, 2, 5)]
-    ticks = [tick for tick in steps if low / 1.12 <= tick <= high * 1.12]
+    for digits in ((1, 1.5, 2, 2.5, 3, 4, 5, 7), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        steps = [digit * 10**power for power in range(7) for digit in digits]
+        ticks = [tick for tick in steps if low / 1.12 <= tick <= high * 1.12]
+        if len(ticks) <= MOST_TICKS:
+            break
     axes.xaxis.set_major_locator(FixedLocator(ticks or [round(low)]))
     axes.xaxis.set_major_formatter(lambda tick, _: f"{tick:,.0f}")
     axes.xaxis.set_minor_locator(NullLocator())
@@ -119,21 +125,26 @@ def _margins(axes: "Axes", view: StoreView, correct: pd.DataFrame) -> None:
         axes.axvline(edge, color=EDGE, linewidth=0.6, linestyle=(0, (4, 2)), zorder=0)
     for edge in (1 / 3, 2 / 3):
         axes.axhline(edge, color=EDGE, linewidth=0.6, linestyle=(0, (4, 2)), zorder=0)
+    above, beside = axes.get_xaxis_transform(), axes.get_yaxis_transform()
+    margin = {"xycoords": "axes fraction", "fontsize": SMALL, "color": GREY, "annotation_clip": False}
     left, right = axes.get_xlim()
     bounds = [left, *np.clip(edges, left, right), right]
     traces = np.bincount(length_thirds(lengths, lengths), minlength=len(COLUMNS))
     for number, name in enumerate(COLUMNS):
         middle = np.sqrt(bounds[number] * bounds[number + 1])
-        text = f"{name}\n{traces[number]:,} traces"
-        place = {"xycoords": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}
-        axes.annotate(text, (middle, 1.01), fontsize=SMALL, color=GREY, annotation_clip=False, **place)
+        text = f"{name}\n{traces[number]:,}"
+        axes.annotate(text, (middle, 1.01), ha="center", va="bottom", **margin | {"xycoords": above})
+    axes.annotate("← correct\n    traces", (1.02, 1.01), va="bottom", **margin)
     problems = np.bincount(difficulty_thirds(view), minlength=len(ROWS))
     for number, name in enumerate(ROWS):
         height = (5 / 6, 1 / 2, 1 / 6, 0.0)[number]
         if name != "never solved" or problems[number]:
             text = f"{name}\n{problems[number]:,} problems"
-            place = {"xycoords": axes.get_yaxis_transform(), "ha": "left", "va": "center"}
-            axes.annotate(text, (1.02, height), fontsize=SMALL, color=GREY, annotation_clip=False, **place)
+            axes.annotate(text, (1.02, height), va="center", **margin | {"xycoords": beside})
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def _save(figure: "Figure", out: Path) -> None:

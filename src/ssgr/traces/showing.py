@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich.console import Group
 from rich.table import Table
@@ -22,7 +21,7 @@ from ssgr.traces.store import StoreView, TraceStore
 from ssgr.traces.stores import whole_view
 from ssgr.traces.tables import COLUMNS, LENGTH_PERCENTILES, ROWS, difficulty_thirds, length_thirds
 
-BOUNDS = ("pass rate (2/3, 1]", "pass rate (1/3, 2/3]", "pass rate (0, 1/3]", "pass rate 0")
+BOUNDS = ("pass (2/3, 1]", "pass (1/3, 2/3]", "pass (0, 1/3]", "pass 0")
 
 
 def visible(text: str) -> str:
@@ -31,30 +30,20 @@ def visible(text: str) -> str:
 
 
 def list_table(stores: Iterable[tuple[str, TraceStore]]) -> Table:
-    """One row per (name, store)."""
-    table = Table(title="trace stores")
-    for column in (
-        "store",
-        "model",
-        "problem set",
-        "problems × k",
-        "traces",
-        "correct",
-        "tokens",
-        "on disk",
-        "sampling",
-    ):
-        number = column in ("problems × k", "traces", "correct", "tokens", "on disk")
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
+    """One row per (name, store): whose traces, how many, how large; narrow enough for 80 columns."""
+    table = Table("store", "model, problems, sampling", "traces", "size", title="trace stores", show_lines=True)
     for name, store in stores:
         index, made = store.index, store.manifest
         right = int((index["correct"].eq(True) & (index["finish_reason"] == "stop")).sum())
+        ungraded = int(index["correct"].isna().sum())
         k = int(index["rollout"].max()) + 1 if len(index) else 0
-        graded = f"{right / len(index):.1%}" if index["correct"].notna().any() else "–"
-        cells = [name, made.get("model"), made.get("problem_set"), f"{index['problem_id'].nunique():,} × {k}"]
-        cells += [f"{len(index):,}", graded, short(int(index["prompt_tokens"].sum() + index["tokens"].sum()))]
-        cells += [f"{size_of(store.folder) / 1e6:,.1f} MB", sampling_line(made)]
-        table.add_row(*(Text(visible(str(cell or "–"))) for cell in cells))
+        whose = [made.get("model") or "unnamed", made.get("problem_set") or "", sampling_line(made)]
+        held = [f"{index['problem_id'].nunique():,} problems × {k}", f"{len(index):,} traces"]
+        held += [f"{right:,} correct"] if right or not ungraded else []
+        held += [f"{ungraded:,} not graded"] if ungraded else []
+        tokens = int(index["prompt_tokens"].sum() + index["tokens"].sum())
+        size = [f"{short(tokens)} tokens", f"{size_of(store.folder) / 1e6:,.1f} MB"]
+        table.add_row(name, *(Text(visible("\n".join(filter(None, lines)))) for lines in (whose, held, size)))
     return table
 
 
@@ -91,10 +80,10 @@ def store_line(store: TraceStore) -> str:
 
 
 def bins_table(view: StoreView) -> Table:
-    """The sizes of the bins of difficulty and of length: what each holds, and with one trace of each problem."""
+    """The sizes of the bins of difficulty and of length: what each holds, and about how much at one trace a problem."""
     correct = view.traces[view.traces["correct"]]
-    table = Table(title="bins (tokens with prompts)")
-    for column in ("bin", "bounds", "problems", "correct traces", "tokens", "one trace a problem"):
+    table = Table(title="correct traces by bin · tokens with prompts")
+    for column in ("bin", "bounds", "problems", "traces", "tokens", "1 trace each"):
         table.add_column(column, justify="left" if column in ("bin", "bounds") else "right")
     thirds = pd.Series(difficulty_thirds(view), index=view.solved.index)
     level = correct["problem_id"].map(thirds).to_numpy()
@@ -105,11 +94,11 @@ def bins_table(view: StoreView) -> Table:
     table.add_section()
     lengths = correct["tokens"].to_numpy()
     edges = [length_at(lengths, percentile) for percentile in LENGTH_PERCENTILES] if len(lengths) else []
-    bounds = [f"up to {edges[0]:,}", f"{edges[0] + 1:,} to {edges[1]:,}", f"above {edges[1]:,}"] if edges else ["–"] * 3
+    bounds = [f"tokens ≤ {edges[0]:,}", f"≤ {edges[1]:,}", f"> {edges[1]:,}"] if edges else ["–"] * 3
     third = length_thirds(lengths, lengths)
     for number, name in enumerate(COLUMNS):
         rows = correct[third == number]
-        table.add_row(name, f"{bounds[number]} tokens", f"{rows['problem_id'].nunique():,}", *_counts(rows))
+        table.add_row(name, bounds[number], f"{rows['problem_id'].nunique():,}", *_counts(rows))
     return table
 
 
@@ -166,22 +155,26 @@ def _rollouts(rows: pd.DataFrame, graded: pd.Series) -> Table:
     table = Table("rollout", "verdict", "ended by", "prompt", "tokens", "answer")
     for row in rows.itertuples():
         verdict = verdict_of(graded[row.problem_id, row.rollout], row.finish_reason)
-        cells = [row.rollout, verdict, row.finish_reason, row.prompt_tokens, row.tokens, row.answer or "–"]
+        cells = [row.rollout, verdict, row.finish_reason, row.prompt_tokens, row.tokens, _given(row.answer)]
         table.add_row(*(Text(visible(str(cell))) for cell in cells))
     return table
 
 
 def verdict_of(correct: Any, finish_reason: str) -> str:
-    if correct is None or correct is np.nan or pd.isna(correct):
+    if pd.isna(correct):
         return "not graded"
     return "correct" if correct and finish_reason == "stop" else "wrong"
+
+
+def _given(answer: Any) -> str:
+    return "–" if pd.isna(answer) else answer
 
 
 def _trace(view: StoreView, row: pd.DataFrame, graded: pd.Series, template: PromptTemplate | None) -> list[Text]:
     trace = row.iloc[0]
     ((prompt, output),) = view.sequences(row)
     verdict = verdict_of(graded[trace["problem_id"], trace["rollout"]], trace["finish_reason"])
-    head = f"rollout {trace['rollout']}: {verdict}, ended by {trace['finish_reason']}, answer {trace['answer'] or '–'}"
+    head = f"rollout {trace['rollout']}: {verdict}, ended by {trace['finish_reason']}, answer {_given(trace['answer'])}"
     lines = [Text(visible(f"\n{head}"), style="bold")]
     for name, ids in (("prompt", prompt), ("completion", output)):
         lines.append(Text(f"{name}, {len(ids):,} tokens:", style="underline"))
