@@ -40,9 +40,9 @@ def cache(tmp_path, monkeypatch):
         "odd/1": "</think>\\boxed{1}",
     }
     rows = [(name, rollout, text) for name, text in texts.items() for rollout in range(2)]
-    store.append(
-        [Trace(name, r, ids_of("<|user|>Q"), ids_of(text), "stop", name == "p0", "1") for name, r, text in rows]
-    )
+    verdicts = {"p0": (True, "1"), "odd/1": (False, "1")}
+    traces = [(name, r, ids_of("<|user|>Q"), ids_of(text), "stop") for name, r, text in rows]
+    store.append([Trace(*trace, *verdicts.get(trace[0], (False, None))) for trace in traces])
     TraceStore.open(tmp_path / "cache" / "traces" / "abd999", {"model": "other"})
     return tmp_path / "cache"
 
