@@ -1,5 +1,9 @@
 import dataclasses
+import os
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 from synthetic_traces import ScriptedEngine, byte_tokenizer, make_problems, rollouts, stub_model
@@ -112,6 +116,47 @@ def test_two_at_once_generate_each_rollout_once(tmp_path):
     assert sorted(len(engine.batches) for engine in engines) == [0, 4]
 
 
+PROCESS = """
+import sys, time
+from pathlib import Path
+from synthetic_traces import ScriptedEngine, byte_tokenizer, make_problems, rollouts, stub_model
+from ssgr.traces.prompts import PromptTemplate
+from ssgr.traces.rollouts import collect
+
+folder, tokenizer, problems = Path(sys.argv[1]), byte_tokenizer(), make_problems(5)
+
+class Patient(ScriptedEngine):
+    def stream(self, *arguments):
+        (folder / "begun").touch()
+        while not (folder / "go on").exists():
+            time.sleep(0.01)
+        yield from super().stream(*arguments)
+
+engine = Patient(tokenizer, problems)
+template = PromptTemplate(tokenizer, "Box it.", "</think>")
+view = collect(engine, stub_model(tokenizer), template, problems, rollouts(5), folder / "cache")
+print(len(engine.batches), len(view.traces))
+"""
+
+
+def test_of_two_processes_one_generates_and_the_other_waits_and_says_so(tmp_path):
+    def started():
+        paths = os.pathsep.join(path for path in sys.path if path)
+        command = [sys.executable, "-c", PROCESS, str(tmp_path)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths}, **pipes)
+
+    first = started()
+    while first.poll() is None and not (tmp_path / "begun").exists():
+        time.sleep(0.01)
+    second = started()
+    line = second.stderr.readline()
+    assert line.startswith("waiting for another process that works on ")
+    (tmp_path / "go on").touch()
+    assert [process.communicate()[0] for process in (first, second)] == ["4 15\n", "0 15\n"]
+    assert (first.returncode, second.returncode) == (0, 0)
+
+
 @pytest.fixture
 def shipped(tmp_path, monkeypatch):
     """A bundled store of 5 problems x 3 rollouts made by MODEL."""
@@ -149,6 +194,19 @@ def test_the_bundled_store_refuses_another_problem_set(shipped, tmp_path):
     others = [Problem(problem.problem_id, "another", "1") for problem in shipped]
     with pytest.raises(UserError, match="on this problem set"):
         collect(None, MODEL, TEMPLATE, others, rollouts(5, name="bundled"), tmp_path)
+
+
+def test_a_model_folder_is_found_from_anywhere_and_does_not_name_the_store(tmp_path, monkeypatch):
+    engine = ScriptedEngine(TOKENIZER, [])
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    made = {}
+    for path in ("model", "org/model", "bundled", None):
+        MODEL.path = path
+        made[path] = make_manifest(engine, MODEL, TEMPLATE, rollouts(1))
+    del MODEL.path
+    assert [manifest["path"] for manifest in made.values()] == [str(tmp_path / "model"), "org/model", "bundled", None]
+    assert len({store_folder(tmp_path, manifest) for manifest in made.values()}) == 1
 
 
 def test_a_manifest_says_where_the_tokens_come_from_but_not_when(tmp_path):
