@@ -150,10 +150,12 @@ def test_of_two_processes_one_generates_and_the_other_waits_and_says_so(tmp_path
     while first.poll() is None and not (tmp_path / "begun").exists():
         time.sleep(0.01)
     second = started()
-    line = second.stderr.readline()
-    assert line.startswith("waiting for another process that works on ")
-    (tmp_path / "go on").touch()
-    assert [process.communicate()[0] for process in (first, second)] == ["4 15\n", "0 15\n"]
+    try:
+        assert second.stderr.readline().startswith("waiting for another process that works on ")
+    finally:
+        (tmp_path / "go on").touch()
+        made = [process.communicate()[0] for process in (first, second)]
+    assert made == ["4 15\n", "0 15\n"]
     assert (first.returncode, second.returncode) == (0, 0)
 
 
