@@ -129,6 +129,15 @@ def test_export_and_import_keep_the_rows(cache, capsys, tmp_path):
     assert not list(tmp_path.glob("*.lock"))
 
 
+def test_a_store_is_imported_by_its_key(cache, capsys, tmp_path):
+    status, out, _ = run(capsys, "import", "abc", tmp_path / "s")
+    assert status == 0 and "8 traces" in out
+    status, _, err = run(capsys, "import", "nowhere", tmp_path / "t")
+    assert status == 2 and "nowhere" in err
+    status, _, err = run(capsys, "import", "nowhere.jsonl", tmp_path / "t")
+    assert status == 2 and "does not exist" in err
+
+
 def test_import_grades_with_the_problems_of_a_file_and_lists_the_differences(cache, capsys, tmp_path):
     rows = [{"problem_id": "a", "rollout": 0, "prompt_ids": [1], "output_ids": ids_of("\\boxed{2}")}]
     rows.append(rows[0] | {"problem_id": "[b]", "output_ids": ids_of("\\boxed{4}")})

@@ -138,6 +138,8 @@ def import_store(options: argparse.Namespace, cache: Path) -> None:
 
     problems = _read_problems(options) if options.problems else None
     source = options.source.expanduser()
+    if not source.exists() and not source.suffix:
+        source = find_store(str(options.source), cache)
     manifest = TraceStore.open(source).manifest if (source / "manifest.json").is_file() else {}
     think_end = options.think_end or manifest.get("think_end")
     template, folder = None, None
