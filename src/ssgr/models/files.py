@@ -1,4 +1,4 @@
-"""A model folder as files: what can be checked, hashed and read before torch is loaded."""
+"""A model as files, a folder or one GGUF file: what can be checked, hashed and read before torch is loaded."""
 
 import hashlib
 import json
@@ -11,6 +11,8 @@ from ssgr.cache import content_hash, write_json
 from ssgr.cache import read_json as cache_json
 from ssgr.config import ModelConfig
 from ssgr.errors import UserError
+from ssgr.models import gguf
+from ssgr.models.gguf import is_gguf
 
 BUNDLED_MODEL = Path(__file__).parent.parent / "bundled" / "model"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -31,23 +33,32 @@ IDENTITY_PATTERNS = (
     "*.py",
 )
 HUB_PATTERNS = (*IDENTITY_PATTERNS, "model.safetensors.index.json")
+GGUF_IDENTITY = "model.gguf, unpacked 1"  # another number where the same file is unpacked to another model
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
 def resolve_model_dir(config: ModelConfig) -> Path | None:
-    """The local folder that the option names, or None where model.path is a hub id. The folder need not exist."""
+    """The local folder or GGUF file that the option names, or None where model.path is a hub id.
+
+    It need not exist. A folder that holds one GGUF file and no other weights stands for that file.
+    """
     if config.path is None:
         if config.name == "tiny_reasoner":
             return BUNDLED_MODEL
-        raise UserError(f"model.path is missing: model={config.name} needs a local folder or a hub id")
-    path = Path(config.path).expanduser()
-    if path.is_dir() or not HUB_ID.fullmatch(config.path):
-        return path
-    return None
+        raise UserError(f"model.path is missing: model={config.name} needs a local folder, a GGUF file or a hub id")
+    return local_model(config.path)
+
+
+def local_model(name: str) -> Path | None:
+    """The same for a path as a user writes it."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return gguf.only_gguf(path) or path
+    return path if is_gguf(path) or not HUB_ID.fullmatch(name) else None
 
 
 def fetch_model_dir(config: ModelConfig) -> Path:
-    """The local folder of the model; a hub id is downloaded (or found in the hub's cache) first.
+    """The local folder or GGUF file of the model; a hub id is downloaded (or found in the hub's cache) first.
 
     Raises UserError where the hub cannot be reached or knows no such model.
     """
@@ -65,16 +76,22 @@ def fetch_model_dir(config: ModelConfig) -> Path:
 
 
 def check_model_folder(config: ModelConfig) -> None:
-    """Raises UserError (one line) where the folder cannot hold a usable model; a hub id passes unread."""
+    """Raises UserError (one line) where the files cannot be a usable model; a hub id passes unread."""
     folder = resolve_model_dir(config)
     if folder is not None:
         check_folder(folder)
 
 
 def check_folder(folder: Path) -> None:
-    """The checks of `check_model_folder` for a folder at hand."""
+    """The checks of `check_model_folder` for a folder or GGUF file at hand."""
+    if is_gguf(folder):
+        gguf.check_gguf(folder)
+        return
     if not folder.is_dir():
         raise UserError(f"model.path={folder}: no such folder, and not a hub id")
+    packed = sorted(folder.glob("*.gguf"))
+    if len(packed) > 1 and not any(folder.glob("*.safetensors")):
+        raise UserError(f"model.path={folder}: holds {len(packed)} GGUF files: name one of them, {packed[0].name} …")
     if not (folder / "config.json").is_file():
         raise UserError(f"model.path={folder}: holds no config.json")
     architecture = read_json(folder / "config.json")
@@ -134,6 +151,8 @@ def is_whole(shard: Path) -> bool:
 
 
 def has_chat_template(folder: Path) -> bool:
+    if is_gguf(folder):
+        return gguf.has_chat_template(folder)
     if any(folder.glob("chat_template*")) or any(folder.glob("additional_chat_templates/*")):
         return True
     settings = folder / "tokenizer_config.json"
@@ -141,7 +160,9 @@ def has_chat_template(folder: Path) -> bool:
 
 
 def context_length(folder: Path) -> int:
-    """The largest number of positions of the model in this folder, in tokens."""
+    """The largest number of positions of the model in this folder or GGUF file, in tokens."""
+    if is_gguf(folder):
+        return gguf.context_length(folder)
     architecture = read_json(folder / "config.json")
     for section in (architecture, architecture.get("text_config") or {}):
         if section.get("max_position_embeddings"):
@@ -150,11 +171,13 @@ def context_length(folder: Path) -> int:
 
 
 def weights_hash(folder: Path, cache: Path) -> str:
-    """A hash of the contents of the weights, configuration, tokenizer and chat template in `folder`.
+    """A hash of the contents of the weights, configuration, tokenizer and chat template in `folder`, or of a GGUF file.
 
     Remembered below `cache` for as long as no file's name, size or time of change differs.
     """
     files = {path.name: path for pattern in IDENTITY_PATTERNS for path in folder.glob(pattern) if path.is_file()}
+    if is_gguf(folder):
+        files = {GGUF_IDENTITY: folder}  # under whichever name it lies
     stats = {name: [path.stat().st_size, path.stat().st_mtime_ns] for name, path in sorted(files.items())}
     memo = cache / "weights" / f"{content_hash(str(folder.resolve()))}.json"
     remembered = cache_json(memo) or {}

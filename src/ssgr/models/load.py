@@ -18,7 +18,9 @@ from ssgr import cache
 from ssgr.config import ModelConfig
 from ssgr.errors import UserError, first_line
 from ssgr.models.blocks import model_linears
-from ssgr.models.files import check_folder, context_length, fetch_model_dir, weights_hash
+from ssgr.models.files import check_folder, context_length, fetch_model_dir, is_gguf, weights_hash
+from ssgr.models.gguf_tokenizer import gguf_tokenizer
+from ssgr.models.unpack import unpacked
 
 # A bar for something that takes less than a second, and a warning about tokenizers that we check ourselves.
 transformers_logging.disable_progress_bar()
@@ -40,22 +42,24 @@ class LoadedModel:
     think_end: str | None  # the tag that ends the reasoning; None for models that reason in plain text
     context: int  # largest number of positions, in tokens
     device: torch.device
-    folder: Path | None = None  # where its files lie
+    folder: Path | None = None  # where its files lie; of a GGUF file, what it was unpacked to
     revision: str | None = None  # of a hub id
     trust_remote_code: bool = False
 
 
 def load_model(config: ModelConfig, device: torch.device, cache_folder: Path | None = None) -> LoadedModel:
-    """The model that the option names, in its dtype on `device`; only safetensors weights are read.
+    """The model that the option names, in its dtype on `device`; only safetensors and GGUF weights are read.
 
-    `cache_folder` is where the hash of the weights is remembered (default: the program's cache). Raises UserError
-    for folders, weights and architectures that cannot be used.
+    `cache_folder` is where the hash of the weights is remembered and a GGUF file is unpacked to (default: the
+    program's cache). Raises UserError for files, weights and architectures that cannot be used.
     """
     if config.dtype not in DTYPES:
         raise UserError(f"model.dtype={config.dtype}: choices: {', '.join(DTYPES)}")
-    device = torch.device(device)
-    folder = fetch_model_dir(config)
-    check_folder(folder)
+    device, cache_folder = torch.device(device), cache_folder or cache.cache_root(None)
+    named = fetch_model_dir(config)
+    check_folder(named)
+    identity = weights_hash(named, cache_folder)
+    folder = unpacked(named, cache_folder / "models" / identity) if is_gguf(named) else named
     tokenizer = read_tokenizer(folder, config)
     model = read_model(folder, config).to(device).eval().requires_grad_(False)
     check_weights(model)
@@ -64,7 +68,7 @@ def load_model(config: ModelConfig, device: torch.device, cache_folder: Path | N
         tokenizer=tokenizer,
         name=config.name,
         path=config.path or "bundled",
-        weights_hash=weights_hash(folder, cache_folder or cache.cache_root(None)),
+        weights_hash=identity,
         think_end=config.think_end,
         context=context_length(folder),
         device=device,
@@ -75,6 +79,9 @@ def load_model(config: ModelConfig, device: torch.device, cache_folder: Path | N
 
 
 def read_tokenizer(folder: Path, config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder or a GGUF file, which need not be unpacked for it."""
+    if is_gguf(folder):
+        return gguf_tokenizer(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
         if not follows_file(tokenizer, folder / "tokenizer.json"):
@@ -90,13 +97,14 @@ def follows_file(tokenizer: PreTrainedTokenizerBase, path: Path) -> bool:
     """Whether the tokenizer does what its tokenizer.json says.
 
     transformers picks the class by the model's architecture, and such a class may add tokens of its own (beyond the
-    embedding's rows) or put another pre-tokeniser in the place of the file's.
+    embedding's rows) or put another normaliser or pre-tokeniser in the place of the file's.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not path.is_file():
         return True
     file = Tokenizer.from_file(str(path))
-    return len(tokenizer) == file.get_vocab_size() and str(backend.pre_tokenizer) == str(file.pre_tokenizer)
+    same = all(str(getattr(backend, part)) == str(getattr(file, part)) for part in ("normalizer", "pre_tokenizer"))
+    return same and len(tokenizer) == file.get_vocab_size()
 
 
 def read_model(folder: Path, config: ModelConfig) -> PreTrainedModel:

@@ -1,26 +1,36 @@
-"""Writing a pruned model where transformers and vLLM load it as it is."""
+"""Writing a model where transformers and vLLM load it as it is."""
 
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ssgr.models.blocks import model_linears
-from ssgr.models.load import LoadedModel
+
+if TYPE_CHECKING:
+    from ssgr.models.load import LoadedModel
 
 
-def save_checkpoint(loaded: LoadedModel, folder: Path) -> None:
+def save_checkpoint(loaded: "LoadedModel", folder: Path) -> None:
     """Writes safetensors weights in the model's dtype, configuration and tokenizer to `folder`, whole or not at all.
 
     Zeros of the pruned linears are +0.0 in the model and in the file; no sparsity_config is written.
     """
     for linear in model_linears(loaded.model).values():
         linear.weight.data.add_(0.0)  # -0.0 + 0.0 is +0.0, every other number stays
+    write_model(loaded.model, loaded.tokenizer, folder)
+
+
+def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Both as files in `folder`, whole or not at all; a folder that is there is replaced."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
-        loaded.model.save_pretrained(temporary, safe_serialization=True)
-        loaded.tokenizer.save_pretrained(temporary)
+        model.save_pretrained(temporary, safe_serialization=True)
+        tokenizer.save_pretrained(temporary)
         for path in temporary.rglob("*"):
             if path.is_file():
                 with open(path, "rb+") as file:
