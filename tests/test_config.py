@@ -13,7 +13,7 @@ from ssgr import cell, composition
 from ssgr import config as schemas
 from ssgr.calibration import SOURCES
 from ssgr.engines.base import ENGINES
-from ssgr.evaluation.files import task_names
+from ssgr.evaluation.files import evaluation_names
 from ssgr.pruning.allocation import ALLOCATIONS
 from ssgr.pruning.base import PRUNERS
 
@@ -27,6 +27,8 @@ REQUIRED = {  # options without an honest default, and what to give them
     ("calibration", "text"): ["calibration.path=some.txt"],
     ("calibration", "traces"): ["calibration.path=some/store"],
     ("evaluation", "jsonl"): ["evaluation.path=e.jsonl"],
+    ("evaluation", "divergence"): ["evaluation.task=tiny_math"],
+    ("evaluation", "lm_eval"): ["evaluation.tasks=[arc_easy]"],
 }
 
 
@@ -92,7 +94,7 @@ def test_every_launcher_preset_composes(launcher, plugin):
         ("calibration", SOURCES.names),
         ("engine", ENGINES.names),
         ("allocation", ALLOCATIONS.names),
-        ("evaluation", task_names),
+        ("evaluation", evaluation_names),
     ],
 )
 def test_registries_and_option_files_agree(group, names):

@@ -12,9 +12,9 @@ from typing import Any
 
 from ssgr.cache import cache_root, content_hash, file_hash
 from ssgr.calibration import SOURCES, check_source
-from ssgr.config import Config
+from ssgr.config import Config, EvaluationConfig, check_sampling
 from ssgr.errors import UserError
-from ssgr.evaluation.files import load_evaluation_problems, task_hash
+from ssgr.evaluation.files import check_evaluation, evaluation_identity, load_evaluation_problems
 from ssgr.labels import bin_labels, choice_labels, sparsity_label
 from ssgr.models.files import check_model_folder, resolve_model_dir, weights_hash
 from ssgr.traces.bins import check_bins
@@ -80,8 +80,9 @@ class Cell:
 
     @cached_property
     def contaminated(self) -> list[bool]:
-        """Which problems of the set share eight words in a row with a problem of the evaluation."""
-        return contaminated(load_problems(self.config.problems), load_evaluation_problems(self.config.evaluation))
+        """Which problems of the set share eight words in a row with a problem of the evaluations."""
+        asked = [problem for config in self.config.evaluations for problem in load_evaluation_problems(config)]
+        return contaminated(load_problems(self.config.problems), asked)
 
     @property
     def problems(self) -> list[Problem]:
@@ -115,8 +116,9 @@ def fill(config: Config) -> None:
     for (group, option), default in FILLED.items():
         if option == "tokens" and config.calibration.sequences is not None:
             continue  # the budget is so many sequences, whatever they hold
-        if getattr(getattr(config, group), option) is None:
-            setattr(getattr(config, group), option, getattr(config.model.fallback, default))
+        for options in config.evaluations if group == "evaluation" else [getattr(config, group)]:
+            if getattr(options, option, default) is None:
+                setattr(options, option, getattr(config.model.fallback, default))
     if config.limit is None:
         config.limit = config.model.fallback.limit
 
@@ -135,7 +137,7 @@ def check(config: Config) -> None:
     check_writable("study", Path(config.runs_dir) / config.study)
     check_writable("cache_dir", cache_root(config.cache_dir))
     check_model_folder(config.model)
-    load_evaluation_problems(config.evaluation)
+    check_evaluations(config.evaluations)
     if is_dense(config) or not config.pruner.reads_calibration:
         return
     check_source(config.calibration, config.difficulty, config.length)
@@ -146,11 +148,25 @@ def check(config: Config) -> None:
         load_problems(config.problems)
 
 
+def check_evaluations(evaluations: list[EvaluationConfig]) -> None:
+    names = [evaluation.name for evaluation in evaluations]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"evaluation={names[0]} with evaluation.also: {twice} stands there twice")
+    main, *others = evaluations
+    main.check()
+    check_evaluation(main)
+    for other in others:
+        try:
+            other.check()
+            check_evaluation(other)
+        except UserError as error:
+            line = f"evaluation.also has {other.name}, whose options are set as {{name: {other.name}, option: value}}"
+            raise UserError(f"{line}: {error}") from error
+
+
 def check_numbers(config: Config) -> None:
     at_least_one = {
-        "evaluation.repeats": config.evaluation.repeats,
-        "evaluation.dense_repeats": config.evaluation.dense_repeats,
-        "evaluation.max_new_tokens": config.evaluation.max_new_tokens,
         "rollouts.problems": config.rollouts.problems,
         "rollouts.max_new_tokens": config.rollouts.max_new_tokens,
         "limit": config.limit if config.limit is not None else 1,
@@ -158,12 +174,7 @@ def check_numbers(config: Config) -> None:
     for option, value in at_least_one.items():
         if value < 1:
             raise UserError(f"{option}={value}: must be at least 1")
-    for group in ("rollouts", "evaluation"):
-        options = getattr(config, group)
-        if options.temperature < 0:
-            raise UserError(f"{group}.temperature={options.temperature}: must be at least 0 (0 is greedy)")
-        if not 0 < options.top_p <= 1:
-            raise UserError(f"{group}.top_p={options.top_p}: must be above 0 and at most 1")
+    check_sampling(config.rollouts, "rollouts")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
         raise UserError(f"device={config.device}: choices: auto, cpu, cuda, cuda:N")
 
@@ -190,13 +201,14 @@ def identity(config: Config) -> dict[str, Any]:
         if model_dir
         else [config.model.path, config.model.revision]
     )
-    evaluation = without(asdict(config.evaluation), "path", "divergence")
+    also = sorted((evaluation_identity(evaluation) for evaluation in config.evaluation.also), key=content_hash)
     found = {
         "model": {"weights": weights} | {name: getattr(config.model, name) for name in MODEL_OPTIONS},
         "instruction": config.problems.instruction,
         "engine": config.engine.name,
         **({"repetition_detection": True} if getattr(config.engine, "repetition_detection", False) else {}),
-        "evaluation": evaluation | {"task": task_hash(config.evaluation), "limit": config.limit},
+        "evaluation": evaluation_identity(config.evaluation) | {"limit": config.limit},
+        **({"also": also} if also else {}),
     }
     if is_dense(config):
         return found

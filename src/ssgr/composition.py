@@ -4,18 +4,20 @@ import re
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 from ssgr import config as schemas
 from ssgr.cell import study_folder
-from ssgr.config import Config, register_schemas
+from ssgr.config import SCHEMAS, Config, DivergenceConfig, EvaluationConfig, TaskConfig, register_schemas
 from ssgr.errors import UserError
+from ssgr.evaluation.files import evaluation_names, task_names
 
 
 def folder(name: str) -> Path:
@@ -39,9 +41,50 @@ def register() -> None:
 
 
 def as_object(config: DictConfig) -> Config:
-    """The config as its dataclasses; UserError for what +key=value added to them."""
+    """The config as its dataclasses, each entry of evaluation.also too; UserError for what +key=value added to them."""
     refuse_additions(config)
-    return OmegaConf.to_object(config)
+    found: Config = OmegaConf.to_object(config)
+    fill_from_task(found.evaluation)
+    found.evaluation.also = [other_evaluation(entry) for entry in found.evaluation.also]
+    return found
+
+
+def fill_from_task(config: EvaluationConfig) -> None:
+    """evaluation=divergence takes what it leaves open from its task's option file; UserError for an unknown task."""
+    if not isinstance(config, DivergenceConfig):
+        return
+    if config.task not in task_names():
+        raise UserError(f"evaluation.task: no task is named {config.task!r}; choices: {', '.join(task_names())}")
+    given = {name: getattr(config, name) for name in field_names(TaskConfig) if getattr(config, name, None) is not None}
+    try:
+        task = option_file("evaluation", config.task, given | {"name": config.task, "also": []})
+    except OmegaConfBaseException as error:
+        raise UserError(f"evaluation.{explain(error)}") from error
+    for field in fields(TaskConfig):
+        if hasattr(config, field.name) and getattr(config, field.name) is None:
+            setattr(config, field.name, getattr(task, field.name))
+
+
+def other_evaluation(entry: Any) -> EvaluationConfig:
+    """One entry of evaluation.also: a name, or {name: …, option: value}; UserError where it is none."""
+    changes = entry if isinstance(entry, dict) else {"name": entry}
+    name = changes.get("name")
+    if name not in evaluation_names():
+        raise UserError(f"evaluation.also: no evaluation is named {name!r}; choices: {', '.join(evaluation_names())}")
+    if name == "divergence" or changes.get("also"):
+        what = "the divergence is measured on the main evaluation" if name == "divergence" else "also holds no also"
+        raise UserError(f"evaluation.also: {name}: {what}")
+    try:
+        return option_file("evaluation", name, changes | {"divergence": False})
+    except (OmegaConfBaseException, UserError) as error:
+        raise UserError(f"evaluation.also: {name}: {explain(error)}") from error
+
+
+def option_file(group: str, name: str, changes: dict[str, Any]) -> Any:
+    """The values of conf/<group>/<name>.yaml, some of them changed, as the schema that its first line names."""
+    values = OmegaConf.load(folder("conf") / group / f"{name}.yaml")
+    schema = SCHEMAS[values.pop("defaults")[0].removeprefix("/schema/").partition("@")[0]]
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values, changes))
 
 
 def refuse_additions(node: DictConfig, above: str = "") -> None:

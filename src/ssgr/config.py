@@ -4,8 +4,9 @@ Nothing here imports torch or transformers: a config is checked before they are.
 filled by the option files; a field that is null there takes the model option's value (see `fill`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
@@ -293,17 +294,128 @@ class VllmConfig(EngineConfig):
 
 @dataclass
 class EvaluationConfig:
+    """What every evaluation has.
+
+    An entry of `also` is the name of an option file, or {name: …, option: value} to change some of its values; behind
+    the door (composition.as_object) each is an EvaluationConfig.
+    """
+
     name: str
-    path: str | None
+    also: list[Any]  # more evaluations of the same pruned model
+    divergence: bool  # of the pruned model from the dense one, on the dense model's samples
+
+    @property
+    def problem_task(self) -> "TaskConfig | None":
+        """The task whose problems are put to the dense model; None for an evaluation that has none."""
+        return None
+
+    def check(self, where: str = "evaluation") -> None:
+        """UserError for values that make no sense; `where` names the evaluation in it."""
+        if self.divergence and self.problem_task is None:
+            line = f"{where}={self.name} has no samples to measure the divergence on"
+            raise UserError(f"{line}: {where}.divergence must be false")
+
+
+@dataclass
+class TaskConfig(EvaluationConfig):
+    """Problems that the model answers; what is null of the sampling takes the model option's value."""
+
+    path: str | None  # a local file, also in place of the hub's (a glob pattern too where a set is well known)
+    dataset: HubDataset | None
+    first: HubDataset | None  # whose problems, a part of the data set's, come before the others
     question_field: str
-    answer_field: str
+    answer_field: str | None  # null: `answer`, else the last box of the solution
+    solution_field: str | None
+    instruction: str | None  # null: the problem set's
     repeats: int
     dense_repeats: int
     temperature: float | None
     top_p: float | None
     max_new_tokens: int | None
     seed: int
-    divergence: bool
+
+    @property
+    def problem_task(self) -> "TaskConfig | None":
+        return self
+
+    def check(self, where: str = "evaluation") -> None:
+        super().check(where)
+        _at_least_one(self, where, "repeats", "dense_repeats", "max_new_tokens")
+        check_sampling(self, where)
+
+
+@dataclass
+class DivergenceConfig(EvaluationConfig):
+    """The divergence alone: the pruned model generates nothing. What is null is what the task's option file has."""
+
+    task: str
+    path: str | None
+    dense_repeats: int | None
+    temperature: float | None
+    top_p: float | None
+    max_new_tokens: int | None
+    seed: int | None
+    dataset: HubDataset | None
+    first: HubDataset | None
+    question_field: str | None
+    answer_field: str | None
+    solution_field: str | None
+    instruction: str | None
+
+    @property
+    def problem_task(self) -> "TaskConfig | None":
+        shared = {field.name for field in fields(TaskConfig)} & {field.name for field in fields(self)}
+        values = {name: getattr(self, name) for name in shared} | {"name": self.task, "repeats": self.dense_repeats}
+        return TaskConfig(**values)
+
+    def check(self, where: str = "evaluation") -> None:
+        if not self.divergence:
+            raise UserError(f"{where}.divergence=false: {where}={self.name} measures nothing else")
+        self.problem_task.check(where)
+
+
+@dataclass
+class PerplexityConfig(EvaluationConfig):
+    path: str | None  # a local txt, jsonl or parquet file (a glob pattern too) in place of the hub's
+    dataset: HubDataset
+    text_field: str  # of rows
+    max_seq_len: int  # tokens of one window
+
+    def check(self, where: str = "evaluation") -> None:
+        super().check(where)
+        if self.max_seq_len < 2:
+            raise UserError(f"{where}.max_seq_len={self.max_seq_len}: must be at least 2")
+
+
+@dataclass
+class LmEvalConfig(EvaluationConfig):
+    tasks: list[str]  # tasks, groups or tags of lm-eval
+    include_path: str | None  # a folder with more of them
+    num_fewshot: int | None  # null: what each task says
+    max_new_tokens: int | None  # at most; each task says its own number
+    seed: int
+
+    def check(self, where: str = "evaluation") -> None:
+        super().check(where)
+        _at_least_one(self, where, "max_new_tokens")
+        if not self.tasks:
+            raise UserError(f"{where}.tasks is empty: it must name tasks of lm-eval, such as [arc_easy]")
+        if self.num_fewshot is not None and self.num_fewshot < 0:
+            raise UserError(f"{where}.num_fewshot={self.num_fewshot}: must be at least 0")
+
+
+def check_sampling(options: Any, where: str) -> None:
+    """UserError for a temperature or top_p (filled by now) that nothing can be drawn with."""
+    if options.temperature < 0:
+        raise UserError(f"{where}.temperature={options.temperature}: must be at least 0 (0 is greedy)")
+    if not 0 < options.top_p <= 1:
+        raise UserError(f"{where}.top_p={options.top_p}: must be above 0 and at most 1")
+
+
+def _at_least_one(options: Any, where: str, *names: str) -> None:
+    for name in names:
+        if getattr(options, name) < 1:
+            raise UserError(f"{where}.{name}={getattr(options, name)}: must be at least 1")
 
 
 @dataclass
@@ -341,6 +453,11 @@ class Config:
     runs_dir: str
     cache_dir: str | None
 
+    @property
+    def evaluations(self) -> list[EvaluationConfig]:
+        """The main one, on which the divergence is measured, and those beside it."""
+        return [self.evaluation, *self.evaluation.also]
+
 
 SCHEMAS = {
     "model": ModelConfig,
@@ -361,7 +478,10 @@ SCHEMAS = {
     "sparsity": SparsityConfig,
     "engine": EngineConfig,
     "engine/vllm": VllmConfig,
-    "evaluation": EvaluationConfig,
+    "evaluation/task": TaskConfig,
+    "evaluation/divergence": DivergenceConfig,
+    "evaluation/perplexity": PerplexityConfig,
+    "evaluation/lm_eval": LmEvalConfig,
     "tracking": TrackingConfig,
 }
 

@@ -11,6 +11,8 @@ from ssgr.progress import written_or_said
 from ssgr.stages import Evaluation, Subject
 
 EXCERPT = 600  # characters of a completion that are shown
+# what stands beside a task's main figure
+COMPANIONS = {"problems", "seconds", "tokens", "kl", "kl_se", "kl_balanced", "nll", "top1_changed"}
 
 
 def closing(cell: Cell, subject: Subject, result: dict, before: Evaluation, after: Evaluation) -> None:
@@ -25,14 +27,13 @@ def write_report(
     console.print()
     console.print(comparison(cell, result))
     if not cell.is_dense:
-        difference, error, low, high = paired_difference(before.samples, after.samples)
-        interval = f"95 % interval [{low:+.3f}, {high:+.3f}], paired by problem"
-        console.print(Text(f"pruned − dense: {difference:+.3f} ± {error:.3f}, {interval}"))
+        for line in differences(before.samples, after.samples):
+            console.print(Text(line))
     if result["calibration"]:
         console.print(Text(calibration_line(result["calibration"])))
     if cell.config.model.path is None:
         console.print("The bundled model and its problems are synthetic: for trying things out, not for conclusions.")
-    if not cell.is_dense:
+    if not cell.is_dense and len(after.samples):
         show_example(console, subject, before.samples, after.samples)
     seconds = dict(result["seconds"])
     total = seconds.pop("total")
@@ -43,23 +44,29 @@ def write_report(
 
 
 def comparison(cell: Cell, result: dict) -> Table:
-    """Accuracies never stand without their standard error, n and k."""
+    """One pair of rows for each task. Accuracies never stand without their standard error, n and k."""
     config, sparsity = cell.config, result["sparsity"]
-    title = f"{config.model.name} on {config.evaluation.name}"
+    tasks = list(dict.fromkeys(name.partition("/")[0] for name in [*result["metrics"], *result["dense_metrics"]]))
+    title = f"{config.model.name} on {', '.join(tasks)}"
     if not cell.is_dense:
         title += f": {config.pruner.name}, {sparsity['achieved']:.1%} {sparsity['pattern']}"
-    legend = "cut: stopped at the token cap · KL: from the dense model, on its samples"
+    legend = "cut: stopped at the token cap, or never ended its reasoning · KL: from the dense model, on its samples"
     table = Table(title=title, caption=legend)
-    for column in ("", "accuracy ± se", "n × k", "tokens", "cut", "KL/token (nats)"):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    table.add_row("dense", *row(config.evaluation.name, result["dense_metrics"]))
-    if not cell.is_dense:
-        table.add_row("pruned", *row(config.evaluation.name, result["metrics"]))
+    heads = ("task",) * (len(tasks) > 1)
+    for column in (*heads, "", "accuracy ± se", "n × k", "tokens", "cut", "KL/token (nats)"):
+        table.add_column(column, justify="left" if column in ("", "task") else "right", no_wrap=True)
+    for task in tasks:
+        table.add_row(*(task for _ in heads), "dense", *row(task, result["dense_metrics"]))
+        if not cell.is_dense:
+            table.add_row(*("" for _ in heads), "pruned", *row(task, result["metrics"]))
     return table
 
 
 def row(task: str, metrics: dict[str, float]) -> list[str]:
-    """Accuracy, problems x repeats, mean generated tokens, share that was cut off, divergence from the dense model."""
+    """Accuracy, problems x repeats, mean generated tokens, share that was cut off, divergence from the dense model.
+
+    Where a task has no accuracy, what it has instead stands in its place, with its name.
+    """
 
     def number(name: str, style: str) -> str:
         value = metrics.get(f"{task}/{name}")
@@ -68,13 +75,31 @@ def row(task: str, metrics: dict[str, float]) -> list[str]:
     kl = number("kl", ".4f")
     if metrics.get(f"{task}/kl_se"):
         kl += f" ± {number('kl_se', '.4f')}"
+    names = [name.partition("/")[2] for name in metrics if name.partition("/")[0] == task]
+    main = "accuracy" if "accuracy" in names else next((name for name in names if name not in COMPANIONS), "accuracy")
+    score = number(main, ".2f" if main == "perplexity" else ".3f")
+    if f"{task}/{main}_se" in metrics:
+        score += f" ± {number(f'{main}_se', '.3f')}"
     return [
-        f"{number('accuracy', '.3f')} ± {number('accuracy_se', '.3f')}",
-        f"{number('problems', ',')} × {number('repeats', '')}",
+        score if main == "accuracy" else f"{main} {score}",
+        " × ".join(number(name, ",") for name in ("problems", "repeats") if f"{task}/{name}" in metrics) or "–",
         number("mean_tokens", ".0f"),
         number("truncated", ".1%"),
         kl,
     ]
+
+
+def differences(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
+    """One line for each task that both models answered; the task is named where there are several."""
+    lines = []
+    tasks = after["task"].unique()
+    for task in tasks:
+        pair = (samples[samples["task"] == task] for samples in (before, after))
+        difference, error, low, high = paired_difference(*pair)
+        interval = f"95 % interval [{low:+.3f}, {high:+.3f}], paired by problem"
+        named = f"{task}, " if len(tasks) > 1 else ""
+        lines.append(f"{named}pruned − dense: {difference:+.3f} ± {error:.3f}, {interval}")
+    return lines
 
 
 def calibration_line(calibration: dict) -> str:
@@ -89,7 +114,8 @@ def calibration_line(calibration: dict) -> str:
 
 
 def show_example(console: Console, subject: Subject, before: pd.DataFrame, after: pd.DataFrame) -> None:
-    """One problem that the dense model solves and the pruned one does not, or the first problem where there is none."""
+    """One problem of the first task that the dense model solves and the pruned one does not, else its first problem."""
+    before, after = (samples[samples["task"] == after["task"].iloc[0]] for samples in (before, after))
     solved = before[before["correct"]].drop_duplicates("problem_id").set_index("problem_id")
     first = after.drop_duplicates("problem_id").set_index("problem_id")
     lost = [problem for problem in first.index if problem in solved.index and not first.loc[problem, "correct"]]

@@ -9,12 +9,13 @@ import torch
 
 from ssgr.calibration import SOURCES, CalibrationRequest, CalibrationSet
 from ssgr.cell import Cell
+from ssgr.config import PerplexityConfig
 from ssgr.engines.base import ENGINES, Engine
 from ssgr.errors import UserError
-from ssgr.evaluation.accuracy import evaluate
-from ssgr.evaluation.dense import dense
+from ssgr.evaluation.accuracy import no_samples
 from ssgr.evaluation.divergence import DenseStates, dense_states, divergence
 from ssgr.evaluation.held_out import HeldOut, held_out
+from ssgr.evaluation.parts import Examiner, Part
 from ssgr.models import save
 from ssgr.models.blocks import model_linears, prunable_parameters
 from ssgr.models.load import LoadedModel, load_model, weights_fingerprint
@@ -27,7 +28,6 @@ from ssgr.results import Clock, partial_folder
 from ssgr.traces.problems import problem_set
 from ssgr.traces.prompts import PromptTemplate
 from ssgr.traces.rollouts import collect
-from ssgr.traces.store import TraceStore
 from ssgr.traces.tables import render_table
 from ssgr.tracking import Tracker
 
@@ -55,13 +55,22 @@ class Subject:
 
 @dataclass
 class Evaluation:
-    """Samples and metrics of one model; the dense model's also hold what the divergence is measured on."""
+    """Samples and metrics of one model over all its evaluations, the main one's first.
+
+    The dense model's also hold what the divergence is measured on.
+    """
 
     samples: pd.DataFrame
     metrics: dict[str, float]
     held_out: HeldOut | None = None
     states: DenseStates | None = None
     divergence: pd.DataFrame | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, parts: list[Part]) -> "Evaluation":
+        samples = [part.samples for part in parts if part.samples is not None]
+        metrics = {name: value for part in parts for name, value in part.metrics.items()}
+        return cls(pd.concat(samples, ignore_index=True) if samples else no_samples(), metrics)
 
 
 def load(cell: Cell) -> Subject:
@@ -74,12 +83,16 @@ def load(cell: Cell) -> Subject:
     shapes = {name: tuple(linear.weight.shape) for name, linear in model_linears(loaded.model).items()}
     sparsity = Sparsity.from_config(config.sparsity)
     matrix_quotas(dict.fromkeys(shapes, sparsity.value), shapes, sparsity)  # refuses an n:m that does not divide
-    for group in ("rollouts", "evaluation") if cell.reads_rollouts else ("evaluation",):
-        lower_cap(getattr(config, group), f"{group}.max_new_tokens", loaded.context)
+    if cell.reads_rollouts:
+        lower_cap(config.rollouts, "rollouts.max_new_tokens", loaded.context)
+    for evaluation in config.evaluations:
+        where = "evaluation" if evaluation is config.evaluation else f"evaluation.also, {evaluation.name}"
+        option = "max_seq_len" if isinstance(evaluation, PerplexityConfig) else "max_new_tokens"
+        lower_cap(evaluation, f"{where}.{option}", loaded.context)
     template = PromptTemplate(
         loaded.tokenizer, config.problems.instruction, loaded.think_end, config.model.enable_thinking
     )
-    longest = max(config.rollouts.max_new_tokens, config.evaluation.max_new_tokens)
+    longest = max(getattr(options, "max_new_tokens", 0) for options in (config.rollouts, *config.evaluations))
     log_folder = Path(config.runs_dir) / config.study / ".logs"
     return Subject(loaded, template, engine(config.engine, loaded, longest=longest, log_folder=log_folder))
 
@@ -102,11 +115,10 @@ def device_name(device: torch.device) -> str:
 
 def lower_cap(options: Any, option: str, context: int) -> None:
     """A cap beyond the context is lowered, said once and recorded in the config that the cell keeps."""
-    if options.max_new_tokens > context:
-        console.print(
-            f"{option}={options.max_new_tokens} is lowered to the model's context, {context}", highlight=False
-        )
-        options.max_new_tokens = context
+    name = option.rpartition(".")[2]
+    if getattr(options, name) > context:
+        say(f"{option}={getattr(options, name)} is lowered to the model's context, {context}")
+        setattr(options, name, context)
 
 
 def calibrate(cell: Cell, subject: Subject, clock: Clock) -> CalibrationSet | None:
@@ -159,19 +171,24 @@ def contamination_note(cell: Cell) -> list[str]:
         return []
     of = f"{shared:,} of the {len(cell.contaminated):,} problems of problems={config.problems.name}"
     fate = "they are left out" if config.problems.decontaminate else "problems.decontaminate=true leaves them out"
-    return [f"{of} share eight words in a row with one of evaluation={config.evaluation.name}: {fate}"]
+    asked = ", ".join(evaluation.name for evaluation in config.evaluations)
+    return [f"{of} share eight words in a row with one of evaluation={asked}: {fate}"]
 
 
 def evaluate_dense(cell: Cell, subject: Subject, clock: Clock) -> Evaluation:
-    """The dense model's evaluation and, for the divergence, its hidden states: from the cache where they are there."""
+    """The dense model's evaluations and, for the divergence, its hidden states: from the cache where they are there."""
     config = cell.config
     with clock("evaluation"):
-        found = dense(subject.engine, subject.loaded, subject.template, config.evaluation, config.limit, cell.cache)
-        evaluation = Evaluation(found.accuracy.samples, found.accuracy.metrics)
+        parts = [examiner(cell, subject).before(part, cell.cache) for part in config.evaluations]
+        evaluation = Evaluation.of(parts)
         if config.evaluation.divergence and not cell.is_dense:
-            evaluation.held_out = held_out(found.accuracy)
-            evaluation.states = dense_states(subject.loaded, evaluation.held_out, found.folder)
+            evaluation.held_out = held_out(parts[0].dense.accuracy)
+            evaluation.states = dense_states(subject.loaded, evaluation.held_out, parts[0].dense.folder)
     return evaluation
+
+
+def examiner(cell: Cell, subject: Subject) -> Examiner:
+    return Examiner(subject.engine, subject.loaded, subject.template, cell.config.limit)
 
 
 def prune(
@@ -196,24 +213,23 @@ def prune(
 
 
 def evaluate_pruned(cell: Cell, subject: Subject, before: Evaluation, clock: Clock) -> Evaluation:
-    """Accuracy of the pruned model and its divergence from the dense one.
+    """The pruned model's evaluations and its divergence from the dense one.
 
     Samples are stored batch by batch in a folder named by the pruned weights, so that a killed evaluation goes on
     where the same pruning comes out again, and never mixes two models.
     """
     if cell.is_dense:
         return before
-    config = cell.config
+    main, *others = cell.config.evaluations
     with clock("evaluation"):
         fingerprint = weights_fingerprint(subject.loaded.model)
-        store = TraceStore.open(partial_folder(cell, fingerprint), {"weights": fingerprint, "cell": cell.name})
-        options = {"repeats": config.evaluation.repeats, "limit": config.limit, "store": store}
-        found = evaluate(subject.engine, subject.loaded, subject.template, config.evaluation, **options)
-        evaluation = Evaluation(found.samples, found.metrics)
+        folder, manifest = partial_folder(cell, fingerprint), {"weights": fingerprint, "cell": cell.name}
+        asked = [(main, folder), *((other, folder / other.name) for other in others)]
+        evaluation = Evaluation.of([examiner(cell, subject).after(*part, manifest) for part in asked])
         if before.held_out is not None:
             measured = divergence(subject.loaded, before.held_out, before.states)
             evaluation.divergence = measured.table
-            evaluation.metrics = evaluation.metrics | measured.metrics
+            evaluation.metrics = measured.metrics | evaluation.metrics
             before.metrics = before.metrics | measured.dense_metrics
     return evaluation
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import torch
 from synthetic_traces import byte_tokenizer
 
-from ssgr.config import EvaluationConfig
+from ssgr.config import TaskConfig
 from ssgr.engines.base import Engine, Generation
 from ssgr.traces.prompts import PromptTemplate
 
@@ -36,12 +36,17 @@ def write_problems(path, count: int) -> list[dict]:
     return rows
 
 
-def make_config(path, **changes) -> EvaluationConfig:
+def make_config(path, **changes) -> TaskConfig:
     values = {
         "name": "jsonl",
+        "also": [],
         "path": path and str(path),
+        "dataset": None,
+        "first": None,
         "question_field": "problem",
         "answer_field": "gold",
+        "solution_field": None,
+        "instruction": None,
         "repeats": 1,
         "dense_repeats": 2,
         "temperature": 0.6,
@@ -50,7 +55,7 @@ def make_config(path, **changes) -> EvaluationConfig:
         "seed": 7,
         "divergence": True,
     }
-    return EvaluationConfig(**(values | changes))
+    return TaskConfig(**(values | changes))
 
 
 def solution_text(gold: str) -> str:

@@ -1,15 +1,11 @@
 """The Python side of the YAML tasks, as lm-eval calls it."""
 
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 from evaluation_fixtures import make_config, make_loaded, make_template, oracle
-from lm_eval.api.instance import Instance
 
 from ssgr.evaluation.accuracy import evaluate
-from ssgr.evaluation.lm import EngineLM
 from ssgr.evaluation.tasks.math_problems import keep_all, score
 from ssgr.traces.store import TraceStore
 
@@ -32,10 +28,3 @@ def test_tiny_math_reads_the_bundled_file(tmp_path, monkeypatch):
     engine = oracle(template, rows)
     result = evaluate(engine, make_loaded(template), template, config, repeats=2, limit=None, store=store)
     assert (result.metrics["tiny_math/accuracy"], result.metrics["tiny_math/problems"]) == (1.0, 2)
-
-
-def test_loglikelihood_says_what_is_missing(tmp_path):
-    store = TraceStore.open(tmp_path, {})
-    lm = EngineLM(SimpleNamespace(batch_size=1), make_template(), store, "t", 0)
-    with pytest.raises(NotImplementedError, match="log-likelihood tasks are not supported yet"):
-        lm.loglikelihood([Instance("loglikelihood", {}, ("a", "b"), 0)])

@@ -1,20 +1,34 @@
 """Accuracy of generated answers: avg@k with its standard error, and what must stand beside it."""
 
-from collections import Counter
+from collections.abc import Set
 from dataclasses import dataclass
+from math import comb
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ssgr.config import EvaluationConfig
+from ssgr.config import TaskConfig
 from ssgr.engines.base import Engine, Sampling
+from ssgr.traces.grading import equivalent
 from ssgr.traces.prompts import PromptTemplate
 from ssgr.traces.store import StoreView, TraceStore
 
 if TYPE_CHECKING:
     from ssgr.models.load import LoadedModel
+
+
+SAMPLES = {  # the columns of samples.parquet and their types; the last one holds lists of token ids
+    "task": "str",
+    "problem_id": "str",
+    "repeat": "int64",
+    "correct": "bool",
+    "tokens": "int64",
+    "finish_reason": "str",
+    "answer": "str",
+    "output_ids": "object",
+}
 
 
 @dataclass
@@ -29,7 +43,7 @@ class Accuracy:
     view: StoreView
 
 
-def sampling_of(config: EvaluationConfig) -> Sampling:
+def sampling_of(config: TaskConfig) -> Sampling:
     return Sampling(config.temperature, config.top_p, config.max_new_tokens)
 
 
@@ -37,7 +51,7 @@ def evaluate(
     engine: Engine,
     loaded: "LoadedModel",
     template: PromptTemplate,
-    config: EvaluationConfig,
+    config: TaskConfig,
     *,
     repeats: int,
     limit: int | None,
@@ -48,13 +62,13 @@ def evaluate(
     The first `limit` problems (None: all) with `repeats` completions each. Raises UserError for a task file that
     cannot be read, CellError when the model cannot generate.
     """
-    from ssgr.evaluation.lm import EngineLM, run_lm_eval, timing
+    from ssgr.evaluation.lm import ProblemLM, run_lm_eval, timing
 
-    lm = EngineLM(engine, template, store, config.name, config.seed)
+    lm = ProblemLM(engine, loaded, template, store, config.name, config.max_new_tokens, config.seed)
     theirs = run_lm_eval(lm, config, sampling_of(config), repeats, limit)
     view = store.view(lm.problems, repeats)
     samples = samples_table(view, config.name)
-    metrics = summarise(samples, config.name) | _speed(samples, config.name, timing(store))
+    metrics = summarise(samples, config.name, lm.unanswered) | _speed(samples, config.name, timing(store))
     ours = metrics[f"{config.name}/accuracy"]
     if abs(ours - theirs) > 1e-9:
         raise AssertionError(f"lm-eval's mean {theirs} is not ours, {ours}")
@@ -78,21 +92,45 @@ def samples_table(view: StoreView, task: str) -> pd.DataFrame:
     )
 
 
-def summarise(samples: pd.DataFrame, task: str) -> dict[str, float]:
-    """The metrics of a samples table. The standard error is clustered: problems are drawn, not completions."""
+def no_samples() -> pd.DataFrame:
+    """The rows of samples.parquet where no problem was answered."""
+    return pd.DataFrame({name: pd.Series(dtype="object" if kind == "str" else kind) for name, kind in SAMPLES.items()})
+
+
+def summarise(samples: pd.DataFrame, task: str, unanswered: Set[tuple[str, int]] = frozenset()) -> dict[str, float]:
+    """The metrics of a samples table. The standard error is clustered: problems are drawn, not completions.
+
+    `unanswered` are (problem id, repeat) whose reasoning never ended, though the completion did: they count as
+    truncated too.
+    """
     problems = samples.groupby("problem_id", sort=False)
     means = problems["correct"].mean()
+    repeats = int(problems.size().max())
+    cut = samples["finish_reason"] != "stop"
+    if unanswered:
+        rows = zip(samples["problem_id"], samples["repeat"], strict=True)
+        cut |= np.array([row in unanswered for row in rows])
     values = {
         "accuracy": float(means.mean()),
         "accuracy_se": standard_error(means.to_numpy()),
         "mean_tokens": float(samples["tokens"].mean()),
-        "truncated": float((samples["finish_reason"] != "stop").mean()),
+        "truncated": float(cut.mean()),
         "problems": len(means),
-        "repeats": int(problems.size().max()),
-        "pass_at_k": float(problems["correct"].any().mean()),
-        "maj_at_k": float(np.mean([_majority_is_correct(group) for _, group in problems])),
+        "repeats": repeats,
+        "pass_at_k": float(np.mean([pass_at(repeats, len(rows), int(rows.sum())) for _, rows in problems["correct"]])),
+        "maj_at_k": float(np.mean([majority_is_correct(group) for _, group in problems])),
     }
     return {f"{task}/{name}": value for name, value in values.items()}
+
+
+def pass_at(k: int, n: int, correct: int) -> float:
+    """The share of draws of k of n completions, `correct` of them right, that hold a right one.
+
+    Unbiased for the probability that one of k completions is right (Chen et al. 2021, equation 1); of fewer than k
+    completions all are drawn.
+    """
+    k = min(k, n)
+    return 1.0 - comb(n - correct, k) / comb(n, k)
 
 
 def standard_error(values: np.ndarray) -> float:
@@ -117,13 +155,26 @@ def paired_difference(
     return mean, error, mean - reach, mean + reach
 
 
-def _majority_is_correct(samples: pd.DataFrame) -> bool:
-    """Whether the most frequent answer is right; among equally frequent ones the first counts."""
-    answers = [answer for answer in samples["answer"] if isinstance(answer, str)]
-    if not answers:
-        return False
-    winner = Counter(answers).most_common(1)[0][0]
-    return bool(samples["correct"][samples["answer"] == winner].any())
+def majority_is_correct(samples: pd.DataFrame) -> bool:
+    """Whether the answer that most completions gave is right; among equally frequent ones the first counts.
+
+    Answers that mean the same are one. Those that are right all mean the gold answer; a completion that was cut, or
+    gave no answer, has no vote.
+    """
+    answered = samples["answer"].map(lambda answer: isinstance(answer, str))
+    votes = samples[answered & (samples["finish_reason"] == "stop")]
+    right = int(votes["correct"].sum())
+    if right == 0 or 2 * right > len(votes):
+        return right > 0
+    groups: list[tuple[str | None, int]] = []  # an answer (None: the right one) and its votes, in order of appearance
+    for answer, correct in zip(votes["answer"], votes["correct"], strict=True):
+        for place, (other, count) in enumerate(groups):
+            if (other is None) if correct else (other is not None and (other == answer or equivalent(answer, other))):
+                groups[place] = (other, count + 1)
+                break
+        else:
+            groups.append((None if correct else answer, 1))
+    return max(groups, key=lambda group: group[1])[0] is None
 
 
 def _speed(samples: pd.DataFrame, task: str, timed: dict[str, float]) -> dict[str, float]:

@@ -2,15 +2,17 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssgr.cache import content_hash, locked
-from ssgr.config import EvaluationConfig
+from ssgr.cache import content_hash, locked, read_json, write_json
+from ssgr.config import EvaluationConfig, TaskConfig
 from ssgr.engines.base import Engine
 from ssgr.evaluation.accuracy import Accuracy, evaluate, sampling_of
-from ssgr.evaluation.files import load_evaluation_problems, task_hash
+from ssgr.evaluation.files import evaluation_identity, load_evaluation_problems, task_hash
 from ssgr.traces.prompts import PromptTemplate
 from ssgr.traces.store import TraceStore
 
@@ -34,7 +36,7 @@ def dense(
     engine: Engine,
     loaded: "LoadedModel",
     template: PromptTemplate,
-    config: EvaluationConfig,
+    config: TaskConfig,
     limit: int | None,
     cache_root: Path,
 ) -> DenseEvaluation:
@@ -50,8 +52,32 @@ def dense(
         return DenseEvaluation(evaluate(engine, loaded, template, config, **options), store, folder)
 
 
+def dense_metrics(
+    engine: Engine,
+    loaded: "LoadedModel",
+    config: EvaluationConfig,
+    limit: int | None,
+    cache_root: Path,
+    measure: Callable[[], dict[str, float]],
+) -> dict[str, float]:
+    """What `measure` returns of the model before pruning; kept in <cache>/dense/<key>/metrics.json.
+
+    For evaluations that leave no samples. `config` has its nulls filled.
+    """
+    dtype = str(loaded.model.dtype).removeprefix("torch.")
+    about = {"weights": loaded.weights_hash, "dtype": dtype, "evaluation": evaluation_identity(config), "limit": limit}
+    about |= {"engine": engine.identity.get("engine", ""), "lm_eval": version("lm_eval")}
+    folder = Path(cache_root) / "dense" / content_hash(about)
+    with locked(folder.with_suffix(".lock")):
+        kept = read_json(folder / "metrics.json")
+        if kept is None:
+            kept = {"model": loaded.name, **about, "metrics": measure()}
+            write_json(folder / "metrics.json", kept)
+    return kept["metrics"]
+
+
 def make_manifest(
-    engine: Engine, loaded: "LoadedModel", template: PromptTemplate, config: EvaluationConfig
+    engine: Engine, loaded: "LoadedModel", template: PromptTemplate, config: TaskConfig
 ) -> dict[str, Any]:
     """What the store's manifest.json says about where its samples come from."""
     return {
@@ -73,7 +99,7 @@ def dense_key(manifest: dict[str, Any]) -> str:
     return content_hash({**{name: manifest[name] for name in KEY}, "engine": manifest["engine"].get("engine", "")})
 
 
-def _open_store(folder: Path, manifest: dict[str, Any], config: EvaluationConfig, limit: int | None) -> TraceStore:
+def _open_store(folder: Path, manifest: dict[str, Any], config: TaskConfig, limit: int | None) -> TraceStore:
     """The store in the cache; before there is one, the shipped samples or a copy of them to add to."""
     if not (folder / "manifest.json").is_file() and is_shipped(manifest):
         shipped = TraceStore.open(BUNDLED_SAMPLES)

@@ -68,7 +68,7 @@ class Divergence:
             "nll": table["nll"].mean(),
             "top1_changed": table["top1_changed"].mean(),
         }
-        return self._named(values)
+        return {**self._named(values), f"{table['task'].iloc[0]}/problems": len(table)}
 
     @cached_property
     def dense_metrics(self) -> dict[str, float]:
@@ -118,7 +118,7 @@ def divergence(loaded: "LoadedModel", samples: HeldOut, states: DenseStates) -> 
             counts = torch.tensor([len(output) for _, output in sequences])
             owner = torch.repeat_interleave(torch.arange(len(rows)), counts).to(loaded.device)
             totals = torch.zeros(len(rows), len(columns), dtype=torch.float64, device=loaded.device)
-            for part in _chunks(len(targets), loaded.model):
+            for part in chunks(len(targets), loaded.model):
                 values = compare_tokens(loaded.model, before[part], after[part], targets[part].to(loaded.device))
                 totals.index_add_(0, owner[part], values.double())
             sums[rows] = totals.cpu().numpy()
@@ -155,15 +155,18 @@ def output_logits(model: "PreTrainedModel", states: torch.Tensor) -> torch.Tenso
 
 
 @torch.inference_mode()
-def final_states(model: "PreTrainedModel", sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> torch.Tensor:
+def final_states(
+    model: "PreTrainedModel", sequences: Sequence[tuple[np.ndarray, np.ndarray]], feed_last: bool = True
+) -> torch.Tensor:
     """The hidden states, after the final norm, that predict each generated token: [generated tokens, hidden].
 
-    Sequences are (prompt ids, output ids). Right padding needs no mask: attention is causal.
+    Sequences are (prompt ids, output ids). Right padding needs no mask: attention is causal. The last token predicts
+    none of them: feed_last=False leaves it out, where it would stand beyond the context.
     """
-    longest = max(len(prompt) + len(output) for prompt, output in sequences)
-    ids = torch.zeros(len(sequences), longest, dtype=torch.int64)
+    lengths = [len(prompt) + len(output) - (not feed_last) for prompt, output in sequences]
+    ids = torch.zeros(len(sequences), max(lengths), dtype=torch.int64)
     for row, (prompt, output) in enumerate(sequences):
-        ids[row, : len(prompt) + len(output)] = torch.as_tensor(np.concatenate([prompt, output]))
+        ids[row, : lengths[row]] = torch.as_tensor(np.concatenate([prompt, output])[: lengths[row]])
     hidden = model.base_model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
     kept = [
         hidden[row, len(prompt) - 1 : len(prompt) + len(output) - 1] for row, (prompt, output) in enumerate(sequences)
@@ -184,6 +187,7 @@ def length_sorted_batches(sequences: Sequence[tuple[np.ndarray, np.ndarray]]) ->
     return batches
 
 
-def _chunks(tokens: int, model: "PreTrainedModel") -> Iterator[slice]:
+def chunks(tokens: int, model: "PreTrainedModel") -> Iterator[slice]:
+    """Slices of so many tokens that their logits are of about LOGIT_ELEMENTS elements."""
     size = max(1, LOGIT_ELEMENTS // model.get_output_embeddings().weight.shape[0])
     return (slice(start, start + size) for start in range(0, tokens, size))

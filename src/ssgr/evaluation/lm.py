@@ -1,30 +1,28 @@
-"""An lm-eval model over an Engine, and lm-eval run quietly with it."""
+"""Our own tasks through lm-eval: problems put to an engine, their completions kept in a store."""
 
-import logging
-import random
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import lm_eval.api.task
-import numpy as np
-import torch
 from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
 from lm_eval.evaluator import evaluate as lm_evaluate
 from lm_eval.tasks import TaskManager
 
 from ssgr.cache import read_json, write_json
-from ssgr.config import EvaluationConfig
+from ssgr.config import TaskConfig
 from ssgr.engines.base import Engine, Sampling
+from ssgr.evaluation.engine_lm import EngineLM
 from ssgr.evaluation.files import TASKS
+from ssgr.evaluation.harness import quiet, random_state_kept
 from ssgr.progress import track
 from ssgr.traces import grading_worker
 from ssgr.traces.problems import Problem
 from ssgr.traces.prompts import PromptTemplate, answer_text
 from ssgr.traces.rollouts import graded_traces
 from ssgr.traces.store import TraceStore, row_seed
+
+if TYPE_CHECKING:
+    from ssgr.models.load import LoadedModel
 
 
 class Completion(str):
@@ -33,18 +31,28 @@ class Completion(str):
     correct: bool
 
 
-class EngineLM(LM):
-    """Generates lm-eval's requests with an engine; what lies in the store is not generated again.
+class ProblemLM(EngineLM):
+    """Generates our tasks' requests with an engine; what lies in the store is not generated again.
 
     Rows are (problem, repeat), each with its own seed. They are generated in whole batches in a fixed order and
-    stored batch by batch, so that a killed evaluation goes on. Afterwards `problems` holds what was asked.
+    stored batch by batch, so that a killed evaluation goes on. Afterwards `problems` holds what was asked, and
+    `unanswered` the rows that were cut or whose reasoning never ended.
     """
 
-    def __init__(self, engine: Engine, template: PromptTemplate, store: TraceStore, task: str, seed: int):
-        super().__init__()
-        self.engine, self.template, self.store = engine, template, store
-        self.task, self.seed = task, seed
+    def __init__(
+        self,
+        engine: Engine,
+        loaded: "LoadedModel",
+        template: PromptTemplate,
+        store: TraceStore,
+        task: str,
+        most: int,
+        seed: int,
+    ):
+        super().__init__(engine, loaded, most, seed)
+        self.template, self.store, self.task = template, store, task
         self.problems: list[Problem] = []
+        self.unanswered: set[tuple[str, int]] = set()
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """One string per request, in order; a request that stands k times in a row gets its repeats 0..k-1."""
@@ -91,21 +99,17 @@ class EngineLM(LM):
             text = None
             if row.finish_reason == "stop":
                 text = answer_text(self.template.completion_text(output_ids.tolist()), self.template.think_end)
+            if text is None:
+                self.unanswered.add((row.problem_id, row.rollout))
             completion = Completion(text or "")
             completion.correct = bool(row.correct)
             texts[row.problem_id, row.rollout] = completion
         return texts
 
-    def loglikelihood(self, requests):
-        raise NotImplementedError("log-likelihood tasks are not supported yet: choose a task that generates")
 
-    def loglikelihood_rolling(self, requests):
-        raise NotImplementedError("rolling log-likelihood tasks are not supported yet: choose a task that generates")
-
-
-def run_lm_eval(lm: EngineLM, config: EvaluationConfig, sampling: Sampling, repeats: int, limit: int | None) -> float:
+def run_lm_eval(lm: ProblemLM, config: TaskConfig, sampling: Sampling, repeats: int, limit: int | None) -> float:
     """lm-eval's own mean of the task's accuracy, after it has put every request to `lm`."""
-    with _quiet(), _random_state_kept():
+    with quiet(), random_state_kept():
         manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata={"evaluation": config})
         loaded = manager.load([config.name])
         task = loaded["tasks"][config.name]
@@ -145,32 +149,3 @@ def _sampling(requests: Sequence[Instance]) -> Sampling:
     options = requests[0].args[1] if requests else {}
     temperature = options.get("temperature", 0.0) if options.get("do_sample") else 0.0
     return Sampling(float(temperature), float(options.get("top_p", 1.0)), int(options.get("max_gen_toks", 0)))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without lm-eval's log lines and its bar over requests: ours is the only progress line."""
-    logger, bar = logging.getLogger("lm_eval"), lm_eval.api.task.tqdm
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    lm_eval.api.task.tqdm = partial(bar, disable=True)
-    try:
-        yield
-    finally:
-        lm_eval.api.task.tqdm = bar
-        logger.setLevel(level)
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """Whatever reseeds the global generators in here, they go on afterwards as if nothing had."""
-    python, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)

@@ -57,11 +57,12 @@ def short(names: Sequence[str]) -> list[str]:
 def numbers(outcome: Outcome) -> list[str]:
     if not outcome.result:
         return []
-    metrics, task = outcome.result["metrics"], outcome.result["config"]["evaluation"]["name"]
+    metrics = outcome.result["metrics"]
+    task = next(iter(metrics), "").partition("/")[0]  # the main one's come first
     found = {name.removeprefix(f"{task}/"): value for name, value in metrics.items() if value is not None}
     return [
         f"{found['accuracy']:.3f} ± {found['accuracy_se']:.3f}" if "accuracy_se" in found else "–",
-        f"{found['problems']:,} × {found['repeats']}",
+        " × ".join(f"{found[name]:,}" for name in ("problems", "repeats") if name in found) or "–",
         f"{found['kl']:.4f}" if "kl" in found else "–",
         spoken(outcome.result["seconds"]["total"]),
     ]

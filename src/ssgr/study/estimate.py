@@ -12,6 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from ssgr.cell import Cell
+from ssgr.config import TaskConfig
 from ssgr.evaluation.dense import BUNDLED_SAMPLES, dense_key, is_shipped, make_manifest
 from ssgr.evaluation.files import load_evaluation_problems
 from ssgr.models.files import BUNDLED_MODEL, context_length, resolve_model_dir
@@ -54,7 +55,8 @@ class Speed:
 
     def seconds(self, cell: Cell, problems: int, generated: int) -> float:
         """Of this cell, with `generated` completions to be made that other cells will then share."""
-        completions = problems * cell.config.evaluation.repeats * (not cell.is_dense) + generated
+        repeats = getattr(cell.config.evaluation, "repeats", 0)  # not every evaluation lets the pruned model generate
+        completions = problems * repeats * (not cell.is_dense) + generated
         generating = completions * self.mean_tokens / self.tokens_per_second
         calibration = cell.config.calibration
         budget = calibration.tokens or calibration.sequences * calibration.max_seq_len
@@ -77,6 +79,7 @@ def show_plan(planned: Sequence[tuple[Cell, Outcome]]) -> None:
         problems = len(load_evaluation_problems(cell.config.evaluation)[: cell.config.limit])
         generated = sum(part.missing for part in shared if part.where not in parts)
         parts |= {part.where: part for part in shared}
+        generated += asked_beside(cell)
         seconds, source = (speed.seconds(cell, problems, generated), speed.source) if speed else (0.0, source)
         total, unknown = total + seconds, unknown + (speed is None)
         table.add_row(name, becomes, f"{seconds:.0f}" if speed else "–")
@@ -92,6 +95,13 @@ def show_plan(planned: Sequence[tuple[Cell, Outcome]]) -> None:
             )
 
 
+def asked_beside(cell: Cell) -> int:
+    """Completions that evaluation.also asks of the pruned model; how many lm-eval's own tasks ask is not known."""
+    tasks = [config for config in cell.config.evaluation.also if isinstance(config, TaskConfig)]
+    of_each = (len(load_evaluation_problems(task)[: cell.config.limit]) * task.repeats for task in tasks)
+    return 0 if cell.is_dense else sum(of_each)
+
+
 def fate(outcome: Outcome) -> str:
     """skipped | copied | run."""
     if outcome.status == "skipped":
@@ -99,11 +109,11 @@ def fate(outcome: Outcome) -> str:
     return "copied" if outcome.message.startswith(COPIED) else "run"
 
 
-def held_in_cache(cell: Cell) -> tuple[Held | None, Held | None]:
-    """The rollouts and the dense samples that the cell needs; None where it needs none, or nothing can be known yet."""
+def held_in_cache(cell: Cell) -> list[Held | None]:
+    """The rollouts and each task's dense samples; None where the cell needs none, or nothing can be known yet."""
     folder, config = resolve_model_dir(cell.config.model), cell.config
     if folder is None:  # a hub id: its template is not here to be looked up by
-        return None, None
+        return [None, None]
     loaded = SimpleNamespace(
         name=config.model.name,
         revision=config.model.revision,
@@ -116,7 +126,11 @@ def held_in_cache(cell: Cell) -> tuple[Held | None, Held | None]:
     options = (config.problems.instruction, model.think_end, model.enable_thinking)
     template = template_of(folder, model.trust_remote_code, *options)
     context = context_length(folder)
-    return held_rollouts(cell, engine, loaded, template, context), held_dense(cell, engine, loaded, template, context)
+    needed = [held_rollouts(cell, engine, loaded, template, context)]
+    for evaluation in config.evaluations:
+        if task := evaluation.problem_task:
+            needed.append(held_dense(cell, task, engine, loaded, template, context))
+    return needed
 
 
 @cache
@@ -146,8 +160,10 @@ def held_rollouts(cell: Cell, engine: Any, loaded: Any, template: Any, context: 
     return Held("rollouts", str(folder), rows_in(folder, problems, config.k), needed)
 
 
-def held_dense(cell: Cell, engine: Any, loaded: Any, template: Any, context: int) -> Held:
-    config = capped(cell.config.evaluation, context)
+def held_dense(cell: Cell, task: TaskConfig, engine: Any, loaded: Any, template: Any, context: int) -> Held:
+    from ssgr.evaluation.parts import task_template
+
+    config, template = capped(task, context), task_template(template, task)
     problems = load_evaluation_problems(config)[: cell.config.limit]
     manifest = make_manifest(engine, loaded, template, config)
     folder = cell.cache / "dense" / dense_key(manifest)
@@ -203,7 +219,7 @@ def speed_of(results: Sequence[dict[str, Any]], source: str) -> Speed:
         return median(value(result, result["seconds"]) for result in results)
 
     def metric(result: dict[str, Any], name: str) -> float:
-        task = result["config"]["evaluation"]["name"]
+        task = next(iter(result["metrics"]), "").partition("/")[0]  # the main one's come first
         return result["metrics"].get(f"{task}/{name}") or 0.0
 
     return Speed(
@@ -215,7 +231,7 @@ def speed_of(results: Sequence[dict[str, Any]], source: str) -> Speed:
         ),
         evaluation_per_problem=middle(
             lambda result, seconds: (
-                max(seconds["evaluation"] - metric(result, "seconds"), 0) / metric(result, "problems")
+                max(seconds["evaluation"] - metric(result, "seconds"), 0) / max(metric(result, "problems"), 1)
             )
         ),
         overhead=middle(lambda _, seconds: 2 * seconds["total"] - sum(seconds.values())),

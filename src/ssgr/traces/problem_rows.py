@@ -82,18 +82,19 @@ def read_problems(path: Path, group: str, fields: Fields) -> list[Problem]:
     return problems
 
 
-def usable_problems(rows: Iterable[Row], name: str, fields: Fields) -> list[Problem]:
+def usable_problems(rows: Iterable[Row], name: str, fields: Fields, group: str = "problems") -> list[Problem]:
     """The problems of a well-known set, whose own flaws are no fault of the user's: they are left out, and said.
 
-    Left out are rows without an answer, and rows whose id or question stood there before. Raises UserError, with the
-    row's place, for anything else that is wrong with a row, and where no problem is left.
+    Left out are rows without an answer, and rows whose id or question stood there before. `group` is the config group
+    that named the set. Raises UserError, with the row's place, for anything else that is wrong with a row, and where
+    no problem is left.
     """
     problems, ids, questions = [], set(), set()
     unanswered: list[str] = []
     repeated: list[str] = []
     for place, row in rows:
         try:
-            problem = problem_of(row, "problems", fields, place)
+            problem = problem_of(row, group, fields, place)
         except NoAnswer:
             unanswered.append(place)
             continue
@@ -106,9 +107,9 @@ def usable_problems(rows: Iterable[Row], name: str, fields: Fields) -> list[Prob
     for places, flaw in ((unanswered, "without an answer"), (repeated, "that repeat an earlier one")):
         if places:
             more = ", …" if len(places) > NAMED_ROWS else ""
-            say(f"problems={name}: {len(places):,} problems {flaw} are left out ({_rows_of(places)}{more})")
+            say(f"{group}={name}: {len(places):,} problems {flaw} are left out ({_rows_of(places)}{more})")
     if not problems:
-        raise UserError(f"problems={name}: no row has an answer (problems.answer_field={fields.answer or 'null'})")
+        raise UserError(f"{group}={name}: no row has an answer ({group}.answer_field={fields.answer or 'null'})")
     return problems
 
 

@@ -1,0 +1,69 @@
+"""One evaluation of a cell at a time: of the dense model from the cache, of the pruned one as it stands."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ssgr.config import EvaluationConfig, LmEvalConfig, PerplexityConfig, TaskConfig
+from ssgr.engines.base import Engine
+from ssgr.evaluation.accuracy import evaluate
+from ssgr.evaluation.dense import DenseEvaluation, dense, dense_metrics
+from ssgr.models.load import LoadedModel
+from ssgr.traces.prompts import PromptTemplate
+from ssgr.traces.store import TraceStore
+
+
+@dataclass
+class Part:
+    """What one evaluation measured. `samples` is None where it leaves none; `dense` is what may be cached beside it."""
+
+    metrics: dict[str, float]
+    samples: pd.DataFrame | None = None
+    dense: DenseEvaluation | None = None
+
+
+@dataclass
+class Examiner:
+    """A model, what talks to it, and how many problems (or documents) of each task it is asked (None: all)."""
+
+    engine: Engine
+    loaded: LoadedModel
+    template: PromptTemplate
+    limit: int | None
+
+    def before(self, config: EvaluationConfig, cache: Path) -> Part:
+        """Of the model before pruning: made once, then read from the cache."""
+        task = config.problem_task
+        if task is None:
+            options = (self.engine, self.loaded, config, self.limit, cache)
+            return Part(dense_metrics(*options, lambda: self._measured(config)))
+        found = dense(self.engine, self.loaded, task_template(self.template, task), task, self.limit, cache)
+        return Part(found.accuracy.metrics, found.accuracy.samples, found)
+
+    def after(self, config: EvaluationConfig, folder: Path, manifest: dict[str, Any]) -> Part:
+        """Of the model as it stands; samples are stored in `folder` batch by batch: a killed evaluation goes on."""
+        if not isinstance(config, TaskConfig):
+            return Part({} if config.problem_task is not None else self._measured(config))
+        options = {"repeats": config.repeats, "limit": self.limit, "store": TraceStore.open(folder, manifest)}
+        found = evaluate(self.engine, self.loaded, task_template(self.template, config), config, **options)
+        return Part(found.metrics, found.samples)
+
+    def _measured(self, config: EvaluationConfig) -> dict[str, float]:
+        if isinstance(config, PerplexityConfig):
+            from ssgr.evaluation.perplexity import perplexity
+
+            return perplexity(self.loaded, config)
+        assert isinstance(config, LmEvalConfig)
+        from ssgr.evaluation.harness import lm_eval_metrics
+
+        return lm_eval_metrics(self.engine, self.loaded, config, self.limit)
+
+
+def task_template(template: PromptTemplate, config: TaskConfig) -> PromptTemplate:
+    """The template with the task's own instruction, where it has one."""
+    if config.instruction is None:
+        return template
+    thinking = template.options.get("enable_thinking")
+    return PromptTemplate(template.tokenizer, config.instruction, template.think_end, thinking)
