@@ -21,8 +21,7 @@ from ssgr.traces.strata import capped_weights, cells_of, coded, joint, values_of
 NUMERIC = (Balance.length, Balance.difficulty, Balance.level)
 DUE = 3  # strata that a step of the draw chooses among, so that rounding does not push the means off
 CANDIDATES = 8  # of each
-OFF_IN_DEVIATIONS = 0.025  # two arms that are this near their target are within 5 % of a deviation of each other
-OFF_IN_SHARES = 0.05
+ALLOWED = 0.025  # from the target, so that no two arms are over 5 % of a deviation, or of their traces, apart unsaid
 
 
 @dataclass(frozen=True)
@@ -163,8 +162,7 @@ def balance_note(report: dict[str, Any]) -> str:
         f"{name} {off:+.3f} standard deviations" if name in NUMERIC else f"{name} {off:.1%} of the traces"
         for name, off in differences.items()
     )
-    limits = {name: OFF_IN_DEVIATIONS if name in NUMERIC else OFF_IN_SHARES for name in differences}
-    failed = " and ".join(name for name, off in differences.items() if abs(off) > limits[name])
+    failed = " and ".join(name for name, off in differences.items() if abs(off) > ALLOWED)
     told = f"off the target that all bins share ({report['support']:.0%} of the traces lie in its strata) by {told}"
     if not failed:
         return f"balance: {told}"
