@@ -59,8 +59,9 @@ def grade_all(
                 bar.advance()
             grades.append(None if verdict is None else Grade(verdict, answer and answer[:MAX_ANSWER_CHARS]))
         workers = max(1, min(workers or grading_worker.cores(), -(-len(waiting) // PAIRS_PER_WORKER)))
-        with ThreadPoolExecutor(workers) as pool:
-            for pair, verdict in zip(waiting, pool.map(lambda pair: equivalent(*pair), waiting), strict=True):
+        with ThreadPoolExecutor(workers) if waiting else nullcontext() as pool:
+            verdicts = pool.map(lambda pair: equivalent(*pair), waiting) if waiting else ()
+            for pair, verdict in zip(waiting, verdicts, strict=True):
                 for row in waiting[pair]:
                     grades[row] = Grade(verdict, pair[0])
                 bar.advance(len(waiting[pair]))

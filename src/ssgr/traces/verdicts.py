@@ -7,6 +7,7 @@ from rich.text import Text
 from ssgr.traces.importing import Agreement
 from ssgr.traces.showing import visible
 
+SHOWN = 80  # characters of an answer
 VERDICTS = {True: "correct", False: "wrong", None: "not graded"}
 
 
@@ -45,4 +46,6 @@ def changes_text(changed: list[dict[str, Any]], named: int) -> Text:
 
 
 def _quoted(answer: str | None) -> str:
-    return "none" if answer is None else f"`{answer}`"
+    if answer is None:
+        return "none"
+    return f"`{answer}`" if len(answer) <= SHOWN else f"`{answer[:SHOWN]}…`"
