@@ -10,7 +10,8 @@ import tiny_models
 import torch
 from gguf import GGMLQuantizationType, quants
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, models, normalizers, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
 
 from ssgr.errors import UserError
 from ssgr.models import blocks, load, unpack
@@ -209,3 +210,45 @@ def test_a_checkpoint_of_it_is_a_plain_folder(load_it, tmp_path):
     config = json.loads((tmp_path / "checkpoint" / "config.json").read_text())
     assert "quantization_config" not in config and config["architectures"] == ["LlamaForCausalLM"]
     assert AutoTokenizer.from_pretrained(tmp_path / "checkpoint").chat_template == tiny_gguf.CHAT
+
+
+def test_a_tokenizer_that_cannot_be_made_is_one_line(tmp_path, config_for):
+    for changes in ({"tokenizer.ggml.merges": None}, {"tokenizer.ggml.bos_token_id": 9999}):
+        path = tiny_gguf.write(tmp_path / "broken.gguf", build("qwen2"), **changes)
+        with pytest.raises(UserError, match="the tokenizer cannot be loaded"):
+            load.read_tokenizer(path, config_for(path))
+
+
+def test_a_vocabulary_with_scores(tmp_path, config_for):
+    """As Llama 2 has it: pieces with ▁ for a space, bytes for what has no piece, merges by their scores."""
+    spelled = [f"<0x{byte:02X}>" for byte in range(256)]
+    trained = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    trained.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    special = ["<unk>", "<s>", "</s>", *spelled]
+    trainer = trainers.BpeTrainer(vocab_size=340, special_tokens=special, show_progress=False)
+    trained.train_from_iterator(tiny_gguf.TEXT, trainer)
+    trained = json.loads(trained.to_str())["model"]
+    merges = [tuple(pair) for pair in trained["merges"]]
+    tokens = LlamaTokenizer(vocab=trained["vocab"], merges=merges)
+
+    texts = sorted(trained["vocab"], key=trained["vocab"].get)
+    rank = {left + right: place for place, (left, right) in reversed(list(enumerate(merges)))}
+    changes = {
+        "model": "llama",
+        "pre": None,
+        "merges": None,
+        "tokens": texts,
+        "scores": [-float(rank.get(text, 9999)) for text in texts],
+        "token_type": [2, 3, 3, *[6] * 256, *[1] * (len(texts) - 259)],
+        "bos_token_id": 1,
+        "unknown_token_id": 0,
+        "add_bos_token": None,
+    }
+    model = tiny_models.build("llama", vocab_size=len(texts), intermediate_size=64)
+    changes = {f"tokenizer.ggml.{key}": value for key, value in changes.items()}
+    path = tiny_gguf.write(tmp_path / "model.gguf", model, **changes)
+    found = load.read_tokenizer(path, config_for(path))
+    for text in [*TEXTS, " a", "<s>2 + 2</s>"]:
+        plain = tokens.encode(text, add_special_tokens=False)
+        assert found.encode(text, add_special_tokens=False) == plain
+        assert found.encode(text) == [1, *plain]

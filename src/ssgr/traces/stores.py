@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ssgr.errors import UserError, first_line
-from ssgr.models.files import BUNDLED_MODEL, HUB_ID, TOKENIZER_FILES, weights_hash
+from ssgr.models.files import BUNDLED_MODEL, TOKENIZER_FILES, is_gguf, local_model, weights_hash
 from ssgr.traces.rollouts import BUNDLED, BUNDLED_NAME
 from ssgr.traces.store import StoreView, TraceStore
 
@@ -54,22 +54,22 @@ def find_tokenizer(manifest: dict[str, Any], asked: Path | None, cache: Path) ->
     Raises UserError, which names --tokenizer, where there is none.
     """
     if asked is not None:
-        return _read_tokenizer(Path(asked).expanduser())
+        return _read_tokenizer(local_model(str(asked)) or Path(asked))
     path = manifest.get("path")
     weights = manifest.get("weights")
     if path == BUNDLED_NAME or (path is None and weights and weights == weights_hash(BUNDLED_MODEL, cache)):
         return _read_tokenizer(BUNDLED_MODEL)
     if path is None:
         raise UserError("this store does not say where its model lies: name its tokenizer's folder by --tokenizer")
-    if Path(path).is_dir() or not HUB_ID.fullmatch(path):
-        return _read_tokenizer(Path(path))
+    if folder := local_model(path):
+        return _read_tokenizer(folder)
     return _fetch_tokenizer(path, manifest.get("revision"))
 
 
 def _read_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+    if not is_gguf(folder) and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         what = "holds no tokenizer" if folder.is_dir() else "no such folder"
-        raise UserError(f"--tokenizer {folder}: {what}; it must be a folder with tokenizer.json")
+        raise UserError(f"--tokenizer {folder}: {what}; it must be a folder with tokenizer.json or a GGUF file")
     from ssgr.models.load import read_tokenizer
 
     try:
