@@ -340,7 +340,7 @@ class TaskConfig(EvaluationConfig):
 
     def check(self, where: str = "evaluation") -> None:
         super().check(where)
-        _at_least_one(self, where, "repeats", "dense_repeats", "max_new_tokens")
+        _at_least_one(self, where, "dense_repeats", "repeats", "max_new_tokens")
         check_sampling(self, where)
 
 

@@ -2,6 +2,7 @@
 
 import math
 import random
+from itertools import combinations
 from pathlib import Path
 
 import datasets
@@ -23,8 +24,9 @@ from evaluation_fixtures import (
 from scipy import stats
 
 from ssgr.engines.base import Sampling
-from ssgr.evaluation.accuracy import evaluate, paired_difference, summarise
+from ssgr.evaluation.accuracy import evaluate, majority_is_correct, paired_difference, pass_at, summarise
 from ssgr.evaluation.dense import dense
+from ssgr.evaluation.parts import task_template
 from ssgr.traces.store import TraceStore
 
 SAMPLE_COLUMNS = ["task", "problem_id", "repeat", "correct", "tokens", "finish_reason", "answer", "output_ids"]
@@ -201,6 +203,52 @@ def test_metrics_by_hand():
     assert metrics["t/accuracy_se"] == pytest.approx(np.std([0.5, 0.25, 0], ddof=1) / math.sqrt(3))
     assert metrics["t/pass_at_k"] == pytest.approx(2 / 3)
     assert metrics["t/maj_at_k"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("votes", "right"),
+    [
+        ([(False, "1/3"), (True, "0.5"), (True, "\\frac{1}{2}"), (False, "2"), (False, "3")], True),  # one answer
+        ([(True, "7"), (False, "1/2"), (False, "0.5")], False),  # two spellings of one wrong answer
+        ([(True, "7"), (False, "8"), (True, "7"), (False, "8")], True),  # a tie goes to the first
+        ([(False, "8"), (True, "7"), (True, "7"), (False, "8")], False),
+        ([(False, None), (False, None), (True, "7")], True),  # no answer is no vote
+        ([(False, None)], False),
+    ],
+)
+def test_a_majority_is_of_answers_that_mean_the_same(votes, right):
+    assert majority_is_correct(make_samples({"a": votes})) is right
+
+
+def test_a_cut_completion_has_no_vote():
+    samples = make_samples({"a": [(False, "8"), (False, "8"), (True, "7")]})
+    assert not majority_is_correct(samples)
+    samples.loc[:1, "finish_reason"] = ["length", "repetition"]
+    assert majority_is_correct(samples)
+
+
+@pytest.mark.parametrize(("k", "n", "correct"), [(1, 4, 1), (2, 5, 2), (3, 3, 1), (4, 6, 0), (2, 6, 5), (5, 3, 1)])
+def test_pass_at_k_is_the_share_of_draws_with_a_right_one(k, n, correct):
+    draws = list(combinations([True] * correct + [False] * (n - correct), min(k, n)))
+    assert pass_at(k, n, correct) == pytest.approx(sum(map(any, draws)) / len(draws))
+
+
+def test_reasoning_that_never_ended_counts_as_cut():
+    samples = make_samples({"a": [(True, "1"), (False, None)], "b": [(False, "2"), (False, None)]})
+    samples["repeat"] = [0, 1, 0, 1]
+    samples.loc[3, "finish_reason"] = "length"
+    assert summarise(samples, "t")["t/truncated"] == 0.25
+    assert summarise(samples, "t", {("a", 1), ("b", 1)})["t/truncated"] == 0.5
+
+
+def test_a_task_with_an_instruction_of_its_own_puts_that_one(task):
+    template, _, config, _ = task
+    config.instruction = "The letter, please."
+    other = task_template(template, config)
+    assert other.instruction == "The letter, please." and other.think_end == template.think_end
+    assert other.prompt_ids("x") != template.prompt_ids("x")
+    config.instruction = None
+    assert task_template(template, config) is template
 
 
 def test_paired_difference_is_a_paired_t_interval():

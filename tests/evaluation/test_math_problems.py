@@ -1,6 +1,5 @@
 """The Python side of the YAML tasks, as lm-eval calls it."""
 
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 from evaluation_fixtures import make_config, make_loaded, make_template, oracle

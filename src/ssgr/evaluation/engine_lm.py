@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
-from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from ssgr.engines.base import Engine, Sampling
@@ -80,6 +80,9 @@ class EngineLM(TemplateLM):
         An engine knows no stop strings: what comes after one was generated for nothing.
         """
         asked = [normalize_gen_kwargs(request.args[1]) for request in requests]
+        end = self.tokenizer.decode([self.eot_token_id])
+        for options in asked:
+            options["until"] = handle_stop_sequences(options["until"], end)  # an end that is written out is one too
         together: dict[Sampling, list[int]] = defaultdict(list)
         for number, options in enumerate(asked):
             cap = min(options["max_gen_toks"], self.most)
@@ -92,8 +95,7 @@ class EngineLM(TemplateLM):
                 made = self.engine.generate(prompts, self._seeds(requests, numbers), sampling, bar.token_rate())
                 for number, generation in zip(numbers, made, strict=True):
                     text = self.tokenizer.decode(generation.output_ids, skip_special_tokens=True)
-                    until = asked[number]["until"]
-                    texts[number] = postprocess_generated_text(text, until, self.loaded.think_end)
+                    texts[number] = postprocess_generated_text(text, asked[number]["until"], self.loaded.think_end)
         return texts
 
     def _prompt(self, text: str, cap: int) -> list[int]:

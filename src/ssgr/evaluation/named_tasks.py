@@ -60,11 +60,11 @@ def _letters(row: dict[str, Any], fields: Fields) -> str:
 
 
 def _problems(name: str, fields: Fields, rows: Iterable[Row]) -> list[Problem]:
-    rows = ((place, _with_question(row, fields)) for place, row in rows)
-    if name == "gpqa_diamond":
-        rows = ((place, _with_choices(row, fields, place)) for place, row in rows)
-        fields = Fields("question", "answer")
-    return usable_problems(rows, name, fields, "evaluation")
+    named = ((place, _with_question(row, fields)) for place, row in rows)
+    if name != "gpqa_diamond":
+        return usable_problems(named, name, fields, "evaluation")
+    chosen = ((place, _with_choices(row, fields, place)) for place, row in named)
+    return usable_problems(chosen, name, Fields("question", "answer"), "evaluation")
 
 
 def _with_question(row: dict[str, Any], fields: Fields) -> dict[str, Any]:

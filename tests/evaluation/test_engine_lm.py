@@ -1,0 +1,174 @@
+"""Any lm-eval task through our model gives what lm-eval's own model for transformers gives on the same weights."""
+
+import numpy as np
+import pytest
+import tiny_models
+from lm_eval.api.instance import Instance
+from lm_eval.evaluator import evaluate as lm_evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from ssgr.config import EngineConfig, LmEvalConfig
+from ssgr.engines.hf import HfEngine
+from ssgr.errors import UserError
+from ssgr.evaluation import harness
+from ssgr.evaluation.engine_lm import EngineLM
+from ssgr.evaluation.harness import lm_eval_metrics
+
+CONTEXT = 64
+DATA = """
+from datasets import Dataset
+
+def words(*numbers):
+    return " ".join(f"w{number % 60 + 30}" for number in numbers)
+
+def choices(**_):
+    rows = [(words(*range(n, 3 * n + 2)), [words(n), words(n + 1, n * n), words(7)], n % 3) for n in range(11)]
+    return {"test": Dataset.from_list([dict(zip("qcy", row)) for row in rows])}
+
+def texts(**_):
+    return {"test": Dataset.from_list([{"text": words(*range(n, n + 5 + 40 * n))} for n in range(5)])}
+"""
+TASKS = {
+    "chosen": """
+task: chosen
+custom_dataset: !function local_data.choices
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{q}}"
+doc_to_target: y
+doc_to_choice: "{{c}}"
+metric_list: [{metric: acc}, {metric: acc_norm}]
+""",
+    "written": """
+task: written
+custom_dataset: !function local_data.choices
+test_split: test
+output_type: generate_until
+doc_to_text: "{{q}}"
+doc_to_target: "{{c[0]}}"
+generation_kwargs: {until: ["w39"], do_sample: false, max_gen_toks: 12}
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+""",
+    "rolled": """
+task: rolled
+custom_dataset: !function local_data.texts
+test_split: test
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{text}}"
+metric_list: [{metric: word_perplexity}, {metric: bits_per_byte}]
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tasks")
+    (folder / "local_data.py").write_text(DATA)
+    for name, text in TASKS.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return tiny_models.loaded(tiny_models.build(max_position_embeddings=CONTEXT))
+
+
+@pytest.fixture
+def without_defaults(monkeypatch):
+    """lm-eval's own tasks take seconds to be found."""
+    quick = {"include_defaults": False}
+    monkeypatch.setattr(harness, "TaskManager", lambda **options: TaskManager(**options | quick))
+
+
+def ours(loaded, most=64):
+    return EngineLM(HfEngine(EngineConfig("hf", 4), loaded), loaded, most, 0)
+
+
+def theirs(loaded):
+    return HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=3, max_length=CONTEXT)
+
+
+def words(start, count):
+    return " ".join(f"w{number % 60 + 30}" for number in range(start, start + count))
+
+
+def requests(kind, *arguments):
+    return [Instance(kind, {}, pair, 0, ("t", number, 1)) for number, pair in enumerate(arguments)]
+
+
+def test_log_likelihoods_and_greediness_are_lm_evals(loaded):
+    pairs = [(words(n, 3 + 5 * n), " " + words(2 * n, 1 + n % 4)) for n in range(9)]
+    pairs += [("", words(4, 3)), (words(1, 20) + " ", words(8, 2)), (words(0, 90), " " + words(3, 6))]
+    made = ours(loaded).generate_until(requests("generate_until", (pairs[3][0], {"until": [], "max_gen_toks": 2})))
+    pairs.append((pairs[3][0], " " + made[0]))  # what the model itself goes on with
+    asked = requests("loglikelihood", *pairs)
+    mine, reference = ours(loaded).loglikelihood(asked, disable_tqdm=True), theirs(loaded).loglikelihood(asked, True)
+    assert [value for value, _ in mine] == pytest.approx([value for value, _ in reference], abs=1e-4)
+    assert [greedy for _, greedy in mine] == [greedy for _, greedy in reference]
+    assert mine[-1][1] and not all(greedy for _, greedy in mine)
+
+
+def test_rolling_log_likelihoods_are_lm_evals(loaded):
+    asked = requests("loglikelihood_rolling", *((words(n, length),) for n, length in enumerate((1, 20, 64, 65, 200))))
+    mine, reference = ours(loaded).loglikelihood_rolling(asked), theirs(loaded).loglikelihood_rolling(asked, True)
+    assert mine == pytest.approx(reference, abs=1e-4)
+
+
+def test_greedy_completions_are_lm_evals_and_end_before_a_stop_string(loaded):
+    options = {"until": ["w5"], "do_sample": False, "max_gen_toks": 16}
+    # a prompt that does not fit beside its completion is cut from the left
+    asked = requests("generate_until", *((words(n, length), options) for n, length in enumerate((5, 12, 30, 70))))
+    mine, reference = ours(loaded).generate_until(asked), theirs(loaded).generate_until(asked, True)
+    assert mine == reference and not any("w5" in text for text in mine)
+
+
+def test_repeats_are_drawn_apart_and_the_cap_holds(loaded):
+    options = {"until": [], "do_sample": True, "temperature": 1.0, "max_gen_toks": 500}
+    request = requests("generate_until", (words(1, 5), options))[0]
+    texts = ours(loaded, most=6).generate_until([request] * 4)
+    assert len(set(texts)) > 1 and all(len(text.split()) <= 6 for text in texts)
+    assert ours(loaded, most=6).generate_until([request] * 4) == texts
+
+
+def test_a_task_of_each_kind_by_its_name(folder, loaded, without_defaults):
+    config = LmEvalConfig("lm_eval", [], False, list(TASKS), str(folder), None, 64, 0)
+    metrics = lm_eval_metrics(ours(loaded).engine, loaded, config, 4)
+    expected = lm_evaluate(
+        theirs(loaded),
+        TaskManager(include_path=str(folder), include_defaults=False).load(list(TASKS)),
+        limit=4,
+        bootstrap_iters=100,
+    )["results"]
+    for name, metric in (("chosen", "acc"), ("chosen", "acc_norm"), ("written", "exact_match")):
+        assert metrics[f"{name}/{metric}"] == pytest.approx(expected[name][f"{metric},none"])
+        assert metrics[f"{name}/{metric}_se"] == pytest.approx(expected[name][f"{metric}_stderr,none"])
+    for metric in ("word_perplexity", "bits_per_byte"):
+        assert metrics[f"rolled/{metric}"] == pytest.approx(expected["rolled"][f"{metric},none"], rel=1e-4)
+    assert metrics["chosen/problems"] == 4 and np.isfinite(list(metrics.values())).all()
+
+
+def test_few_shots_are_set(folder, loaded, without_defaults):
+    counts = []
+    for shots in (None, 2):
+        config = LmEvalConfig("lm_eval", [], False, ["chosen"], str(folder), shots, 64, 0)
+        tasks = harness.load_tasks(config)
+        task = tasks["tasks"]["chosen"]
+        task.build_all_requests(limit=1)
+        counts.append(len(task.instances[0].args[0].split()))
+    assert counts[1] > counts[0]
+
+
+def test_what_lm_eval_does_not_have_is_one_line(folder, without_defaults):
+    def refused(tasks, path=folder):
+        with pytest.raises(UserError) as caught:
+            harness.load_tasks(LmEvalConfig("lm_eval", [], False, tasks, str(path), None, 64, 0))
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "lm-eval has no task 'choosen'; did you mean chosen?" in refused(["choosen"])
+    (folder / "gone.yaml").write_text(TASKS["chosen"].replace("chosen", "gone").replace("choices", "nothing"))
+    line = refused(["chosen", "gone"])
+    assert "evaluation.tasks=[chosen, gone] cannot be loaded" in line and "include_path" in line
