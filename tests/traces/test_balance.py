@@ -15,6 +15,7 @@ from ssgr.traces.balance import BalancedDraw, balance_note, balance_target
 from ssgr.traces.problems import Problem
 from ssgr.traces.selection import select
 from ssgr.traces.store import Trace, TraceStore
+from ssgr.traces.strata import capped_weights
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 ROLLOUTS = SHARED / "rollouts_qwen2_5_coder_1_5b.parquet"
@@ -112,6 +113,12 @@ def test_a_strata_share_is_the_smallest_in_any_cell():
     assert strata == {"e1": 0, "e2": 0, "e3": 0, "e4": 1, "e5": -1, "h1": 0, "h2": 1, "h3": 1, "h4": 1}
     capped = balance_target(view, selection(balance=["subject"], max_traces_per_problem=4))
     assert capped.shares == pytest.approx(target.shares), "each problem has as many traces as another of its bin"
+
+
+def test_a_problem_counts_for_no_more_than_the_cap_lets_it_give():
+    problems, cells = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 0, 0, 1, 1])
+    assert capped_weights(problems, cells, 1) == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1, 1, 1])
+    assert capped_weights(problems, cells, 2) == pytest.approx([2 / 3, 2 / 3, 2 / 3, 1, 1, 1])
 
 
 def test_dry_strata_are_passed_over_and_said():
