@@ -20,6 +20,7 @@ METRICS = (
     "tokens_per_second",
     "pass_at_k",
     "maj_at_k",
+    "perplexity",
     "kl",
     "kl_se",
     "kl_balanced",

@@ -52,10 +52,21 @@ def _line(about, metrics, pruner: str, source: str = "", tokens: str = "", seed:
         source,
         tokens,
         seed,
-        f"{metrics['accuracy']:.3f} ± {metrics['accuracy_se']:.3f}",
-        f"{int(metrics['problems']):,} × {int(metrics['repeats'])}",
-        f"{metrics['mean_tokens']:.0f}",
-        f"{metrics['truncated']:.1%}",
+        _score(metrics),
+        " × ".join(f"{int(metrics[name]):,}" for name in ("problems", "repeats") if _is_known(metrics.get(name))),
+        f"{metrics['mean_tokens']:.0f}" if _is_known(metrics.get("mean_tokens")) else "",
+        f"{metrics['truncated']:.1%}" if _is_known(metrics.get("truncated")) else "",
         divergence,
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _score(metrics) -> str:
+    """The accuracy, or what an evaluation without one measured; empty where the divergence is all there is."""
+    if _is_known(metrics.get("accuracy")):
+        return f"{metrics['accuracy']:.3f} ± {metrics['accuracy_se']:.3f}"
+    return f"perplexity {metrics['perplexity']:.4g}" if _is_known(metrics.get("perplexity")) else ""
+
+
+def _is_known(value) -> bool:
+    return value is not None and not pd.isna(value)

@@ -52,21 +52,28 @@ def comparison(cell: Cell, result: dict) -> Table:
         title += f": {config.pruner.name}, {sparsity['achieved']:.1%} {sparsity['pattern']}"
     legend = "cut: stopped at the token cap, or never ended its reasoning · KL: from the dense model, on its samples"
     table = Table(title=title, caption=legend)
-    heads = ("task",) * (len(tasks) > 1)
-    for column in (*heads, "", "accuracy ± se", "n × k", "tokens", "cut", "KL/token (nats)"):
-        table.add_column(column, justify="left" if column in ("", "task") else "right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for column in ("accuracy ± se", "n × k", "tokens", "cut", "KL/token (nats)"):
+        table.add_column(column, justify="right", no_wrap=True)
     for task in tasks:
-        table.add_row(*(task for _ in heads), "dense", *row(task, result["dense_metrics"]))
-        if not cell.is_dense:
-            table.add_row(*("" for _ in heads), "pruned", *row(task, result["metrics"]))
+        pair = {"dense": result["dense_metrics"]} | ({} if cell.is_dense else {"pruned": result["metrics"]})
+        measured = main_metric(task, result["dense_metrics"])
+        if len(tasks) > 1 or measured != "accuracy":
+            table.add_section()
+            table.add_row(task if measured in ("accuracy", task) else f"{task}, {measured}")
+        for name, metrics in pair.items():
+            table.add_row(name, *row(task, metrics, measured))
     return table
 
 
-def row(task: str, metrics: dict[str, float]) -> list[str]:
-    """Accuracy, problems x repeats, mean generated tokens, share that was cut off, divergence from the dense model.
+def main_metric(task: str, metrics: dict[str, float]) -> str:
+    """The accuracy, or the first figure that a task has in its place."""
+    names = [name.partition("/")[2] for name in metrics if name.partition("/")[0] == task]
+    return "accuracy" if "accuracy" in names else next((name for name in names if name not in COMPANIONS), "accuracy")
 
-    Where a task has no accuracy, what it has instead stands in its place, with its name.
-    """
+
+def row(task: str, metrics: dict[str, float], measured: str = "accuracy") -> list[str]:
+    """The main figure, problems x repeats, mean generated tokens, share that was cut off, divergence from the dense."""
 
     def number(name: str, style: str) -> str:
         value = metrics.get(f"{task}/{name}")
@@ -75,13 +82,11 @@ def row(task: str, metrics: dict[str, float]) -> list[str]:
     kl = number("kl", ".4f")
     if metrics.get(f"{task}/kl_se"):
         kl += f" ± {number('kl_se', '.4f')}"
-    names = [name.partition("/")[2] for name in metrics if name.partition("/")[0] == task]
-    main = "accuracy" if "accuracy" in names else next((name for name in names if name not in COMPANIONS), "accuracy")
-    score = number(main, ".2f" if main == "perplexity" else ".3f")
-    if f"{task}/{main}_se" in metrics:
-        score += f" ± {number(f'{main}_se', '.3f')}"
+    score = number(measured, ".4g" if measured == "perplexity" else ".3f")
+    if f"{task}/{measured}_se" in metrics:
+        score += f" ± {number(f'{measured}_se', '.3f')}"
     return [
-        score if main == "accuracy" else f"{main} {score}",
+        score,
         " × ".join(number(name, ",") for name in ("problems", "repeats") if f"{task}/{name}" in metrics) or "–",
         number("mean_tokens", ".0f"),
         number("truncated", ".1%"),

@@ -46,6 +46,10 @@ class EngineLM(TemplateLM):
             add_special_tokens = not string.startswith(self.tokenizer.decode([self.prefix_token_id]))
         return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
 
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Nats of each continuation after its context, and whether greedy decoding would have given it."""
+        return super().loglikelihood(requests, disable_tqdm=True)  # its bar is of the tokenizer's work
+
     def _loglikelihood_tokens(self, requests: list[tuple], **_) -> list[tuple[float, bool]]:
         """For each ((context, continuation), context ids, continuation ids): nats, and whether greedy."""
         pairs = [self._fitted(context, continuation) for _, context, continuation in requests]

@@ -26,6 +26,7 @@ from ssgr.progress import say
 if TYPE_CHECKING:
     from ssgr.models.load import LoadedModel
 
+LOUD = ("lm_eval", "huggingface_hub", "datasets")  # the hub's retries are logged one by one
 OVERRIDE = "evaluation.include_path=FOLDER can name tasks with local data"
 
 
@@ -92,16 +93,18 @@ def _metrics_of(name: str, values: dict[str, Any], task: Any, samples: Sequence[
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without lm-eval's log lines and its bar over requests: ours is the only progress line."""
-    logger, bar = logging.getLogger("lm_eval"), lm_eval.api.task.tqdm
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without the log lines of lm-eval and the hub, and lm-eval's bar over requests: ours is the only progress line."""
+    loggers, bar = [logging.getLogger(name) for name in LOUD], lm_eval.api.task.tqdm
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     lm_eval.api.task.tqdm = partial(bar, disable=True)
     try:
         yield
     finally:
         lm_eval.api.task.tqdm = bar
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager

@@ -74,6 +74,8 @@ class ProblemLM(EngineLM):
         repeats = max((repeat for _, repeat in rows), default=-1) + 1
         self.store.set_problems(self.problems)
         missing = self.store.missing(problems, repeats)
+        if not missing:
+            return  # an engine that is not started yet need not start
         prompts = {problem_id: self.template.prompt_ids(problems[problem_id].question) for problem_id, _ in missing}
         with track(f"evaluation of {self.task}", len(missing)) as bar:
             stream = self.engine.stream(

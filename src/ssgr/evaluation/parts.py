@@ -26,7 +26,7 @@ class Part:
 
 @dataclass
 class Examiner:
-    """A model, what talks to it, and how many problems (or documents) of each task it is asked (None: all)."""
+    """A model, what talks to it, and how many problems (documents, windows) of each evaluation count (None: all)."""
 
     engine: Engine
     loaded: LoadedModel
@@ -54,7 +54,7 @@ class Examiner:
         if isinstance(config, PerplexityConfig):
             from ssgr.evaluation.perplexity import perplexity
 
-            return perplexity(self.loaded, config)
+            return perplexity(self.loaded, config, self.limit)
         assert isinstance(config, LmEvalConfig)
         from ssgr.evaluation.harness import lm_eval_metrics
 

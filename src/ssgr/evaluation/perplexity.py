@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from ssgr.models.load import LoadedModel
 
 
-def perplexity(loaded: "LoadedModel", config: PerplexityConfig) -> dict[str, float]:
+def perplexity(loaded: "LoadedModel", config: PerplexityConfig, limit: int | None = None) -> dict[str, float]:
     """exp(mean negative log-likelihood) of the text's tokens under the model as it stands: "<name>/perplexity".
 
     The text is cut into windows of max_seq_len tokens that do not overlap; each window's first token is context only,
-    and what is left over at the end is not counted, as published figures have it. Raises UserError where the text
-    cannot be had or holds fewer than two tokens.
+    and what is left over at the end is not counted, as published figures have it. The first `limit` windows count
+    (None: all). Raises UserError where the text cannot be had or holds fewer than two tokens.
     """
-    windows = text_windows(loaded, config)
+    windows = text_windows(loaded, config)[:limit]
     started = time.monotonic()
     scores = score(loaded.model, [(ids[:1], ids[1:]) for ids in windows], "perplexity")
     tokens = sum(len(ids) - 1 for ids in windows)
     nll = -float(scores.log_likelihoods.sum()) / tokens
-    values = {"perplexity": float(np.exp(nll)), "tokens": tokens, "seconds": time.monotonic() - started}
+    values = {"perplexity": float(np.exp(nll)), "problems": len(windows), "seconds": time.monotonic() - started}
     return {f"{config.name}/{name}": value for name, value in values.items()}
 
 
