@@ -13,7 +13,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     GenerationConfig,
-    GgufConfig,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -60,8 +59,8 @@ def gguf_model(header: Header) -> PreTrainedModel:
                 **source,
                 config=config,
                 dtype=torch.bfloat16,
-                quantization_config=GgufConfig(dequantize=True),  # else the weights stay packed and cannot be pruned
                 output_loading_info=True,
+                **dequantised(),
             )
     except READING as error:
         raise refusal(header.path, f"cannot be unpacked ({first_line(error)})") from error
@@ -76,6 +75,15 @@ def gguf_model(header: Header) -> PreTrainedModel:
     special = {f"{name}_token_id": getattr(config, f"{name}_token_id") for name in ("bos", "pad")}
     model.generation_config = GenerationConfig(eos_token_id=header.end_ids, **special)
     return model
+
+
+def dequantised() -> dict[str, Any]:
+    """What keeps transformers from leaving the weights packed, which cannot be pruned; before 5.17 it never did."""
+    try:
+        from transformers import GgufConfig
+    except ImportError:
+        return {}
+    return {"quantization_config": GgufConfig(dequantize=True)}
 
 
 def gguf_config(header: Header, config: PreTrainedConfig) -> PreTrainedConfig:
