@@ -171,7 +171,7 @@ def contamination_note(cell: Cell) -> list[str]:
         return []
     of = f"{shared:,} of the {len(cell.contaminated):,} problems of problems={config.problems.name}"
     fate = "they are left out" if config.problems.decontaminate else "problems.decontaminate=true leaves them out"
-    asked = ", ".join(evaluation.name for evaluation in config.evaluations)
+    asked = ", ".join(evaluation.problem_task.name for evaluation in config.evaluations if evaluation.problem_task)
     return [f"{of} share eight words in a row with one of evaluation={asked}: {fate}"]
 
 

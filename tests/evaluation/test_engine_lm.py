@@ -34,6 +34,9 @@ def without_defaults(monkeypatch):
     """lm-eval's own tasks take seconds to be found."""
     quick = {"include_defaults": False}
     monkeypatch.setattr(harness, "TaskManager", lambda **options: TaskManager(**options | quick))
+    harness.task_manager.cache_clear()
+    yield
+    harness.task_manager.cache_clear()
 
 
 def ours(loaded, most=64):
@@ -114,14 +117,16 @@ def test_few_shots_are_set(folder, loaded, without_defaults):
     assert counts[1] > counts[0]
 
 
-def test_what_lm_eval_does_not_have_is_one_line(folder, without_defaults):
-    def refused(tasks, path=folder):
+def test_what_lm_eval_does_not_have_is_one_line(tmp_path, without_defaults):
+    write_tasks(tmp_path)
+    (tmp_path / "gone.yaml").write_text(TASKS["chosen"].replace("chosen", "gone").replace("choices", "nothing"))
+
+    def refused(tasks):
         with pytest.raises(UserError) as caught:
-            harness.load_tasks(LmEvalConfig("lm_eval", [], False, tasks, str(path), None, 64, 0))
+            harness.load_tasks(LmEvalConfig("lm_eval", [], False, tasks, str(tmp_path), None, 64, 0))
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
     assert "lm-eval has no task 'choosen'; did you mean chosen?" in refused(["choosen"])
-    (folder / "gone.yaml").write_text(TASKS["chosen"].replace("chosen", "gone").replace("choices", "nothing"))
     line = refused(["chosen", "gone"])
     assert "evaluation.tasks=[chosen, gone] cannot be loaded" in line and "include_path" in line

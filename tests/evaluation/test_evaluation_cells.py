@@ -115,6 +115,7 @@ def test_perplexity_alone_and_of_the_dense_model(folder, generated):
 
 
 def test_tasks_of_lm_eval_in_a_cell(folder, monkeypatch):
+    harness.task_manager.cache_clear()
     quick = {"include_defaults": False}
     monkeypatch.setattr(harness, "TaskManager", lambda **options: TaskManager(**options | quick))
     (folder / "tasks").mkdir()

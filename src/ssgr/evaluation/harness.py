@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import lm_eval.api.metrics
@@ -50,10 +50,15 @@ def lm_eval_metrics(engine: Engine, loaded: "LoadedModel", config: LmEvalConfig,
     return metrics
 
 
+@lru_cache(maxsize=1)  # it looks through thousands of files, and the dense and the pruned model of every cell ask
+def task_manager(include_path: str | None) -> TaskManager:
+    say("reading lm-eval's tasks")
+    return TaskManager(include_path=include_path, include_defaults=True)
+
+
 def load_tasks(config: LmEvalConfig) -> dict[str, Any]:
     """The tasks as lm-eval's evaluator takes them; they read their data now. Raises UserError."""
-    say("reading lm-eval's tasks")
-    manager = TaskManager(include_path=config.include_path, include_defaults=True)
+    manager = task_manager(config.include_path)
     for name in config.tasks:
         if name not in manager.all_tasks:
             close = get_close_matches(name, manager.all_tasks, n=3)
