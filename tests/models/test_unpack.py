@@ -10,8 +10,7 @@ import tiny_models
 import torch
 from gguf import GGMLQuantizationType, quants
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models, normalizers, trainers
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from ssgr.errors import UserError
 from ssgr.models import blocks, load, unpack
@@ -117,6 +116,17 @@ def test_the_tokenizer_of_a_model_that_thinks(tmp_path, config_for):
         assert template.completion_text(tokens.encode(text)) == original.completion_text(tokens.encode(text))
 
 
+def test_llama_3_cuts_numbers_otherwise(tmp_path, config_for):
+    cut = {}
+    for split in ("qwen2", "llama-bpe"):
+        changes = {"tokenizer.ggml.pre": split, "tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.add_bos_token": None}
+        path = tiny_gguf.write(tmp_path / f"{split}.gguf", build("llama"), **changes)
+        found = load.read_tokenizer(path, config_for(path))
+        cut[split] = [text for text, _ in found.backend_tokenizer.pre_tokenizer.pre_tokenize_str("x 1234567")]
+        assert found.encode("x")[0] == (1 if split == "llama-bpe" else found.convert_tokens_to_ids("x"))
+    assert cut == {"qwen2": ["x", "Ġ", *"1234567"], "llama-bpe": ["x", "Ġ", "123", "456", "7"]}
+
+
 @pytest.mark.parametrize(("written", "begins"), [(True, [1]), (False, []), (None, [])])
 def test_a_text_begins_as_the_file_says(tmp_path, config_for, written, begins):
     changes = {"tokenizer.ggml.add_bos_token": written, "tokenizer.ggml.bos_token_id": 1}
@@ -217,38 +227,3 @@ def test_a_tokenizer_that_cannot_be_made_is_one_line(tmp_path, config_for):
         path = tiny_gguf.write(tmp_path / "broken.gguf", build("qwen2"), **changes)
         with pytest.raises(UserError, match="the tokenizer cannot be loaded"):
             load.read_tokenizer(path, config_for(path))
-
-
-def test_a_vocabulary_with_scores(tmp_path, config_for):
-    """As Llama 2 has it: pieces with ▁ for a space, bytes for what has no piece, merges by their scores."""
-    spelled = [f"<0x{byte:02X}>" for byte in range(256)]
-    trained = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
-    trained.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    special = ["<unk>", "<s>", "</s>", *spelled]
-    trainer = trainers.BpeTrainer(vocab_size=340, special_tokens=special, show_progress=False)
-    trained.train_from_iterator(tiny_gguf.TEXT, trainer)
-    trained = json.loads(trained.to_str())["model"]
-    merges = [tuple(pair) for pair in trained["merges"]]
-    tokens = LlamaTokenizer(vocab=trained["vocab"], merges=merges)
-
-    texts = sorted(trained["vocab"], key=trained["vocab"].get)
-    rank = {left + right: place for place, (left, right) in reversed(list(enumerate(merges)))}
-    changes = {
-        "model": "llama",
-        "pre": None,
-        "merges": None,
-        "tokens": texts,
-        "scores": [-float(rank.get(text, 9999)) for text in texts],
-        "token_type": [2, 3, 3, *[6] * 256, *[1] * (len(texts) - 259)],
-        "bos_token_id": 1,
-        "unknown_token_id": 0,
-        "add_bos_token": None,
-    }
-    model = tiny_models.build("llama", vocab_size=len(texts), intermediate_size=64)
-    changes = {f"tokenizer.ggml.{key}": value for key, value in changes.items()}
-    path = tiny_gguf.write(tmp_path / "model.gguf", model, **changes)
-    found = load.read_tokenizer(path, config_for(path))
-    for text in [*TEXTS, "<s>2 + 2</s>"]:  # no file says what becomes of a space at the beginning
-        plain = tokens.encode(text, add_special_tokens=False)
-        assert found.encode(text, add_special_tokens=False) == plain
-        assert found.encode(text) == [1, *plain]

@@ -8,10 +8,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ssgr.errors import first_line
 from ssgr.models.gguf import (
-    BYTE_LEVEL,
     CONTROL,
     LLAMA3_SPLITS,
-    SENTENCE_PIECE,
     USER_DEFINED,
     Header,
     check_tokenizer,
@@ -28,32 +26,24 @@ SPECIAL = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_
 
 
 def gguf_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer and chat template in the file. Raises UserError where it cannot be made, or has other ids."""
+    """The tokenizer and chat template in the file. Raises UserError where it cannot be made."""
     header = read_header(path)
     check_tokenizer(header)
     try:
-        made = _make(header)
+        return _make(header)
     except Exception as error:  # tokenizers raises bare Exception
         raise refusal(path, f"the tokenizer cannot be loaded ({first_line(error)})") from error
-    rows = len(header.of_tokenizer("tokens"))
-    wrong = [token for token, index in made.get_vocab().items() if index >= rows]
-    if wrong:
-        raise refusal(path, f"the tokenizer cannot be loaded ({wrong[0]!r} is no token of the file)")
-    return made
 
 
 def _make(header: Header) -> PreTrainedTokenizerBase:
-    kind, begins = header.of_tokenizer("model"), header.of_tokenizer("add_bos_token")
+    begins = header.of_tokenizer("add_bos_token")
     if begins is None:  # what llama.cpp takes for granted
-        begins = kind == SENTENCE_PIECE or header.of_tokenizer("pre") in LLAMA3_SPLITS
+        begins = header.of_tokenizer("pre") in LLAMA3_SPLITS
     options: dict[str, Any] = {"add_bos_token": begins, "chat_template": header.metadata["tokenizer.chat_template"]}
     for name, key in SPECIAL.items():
         index = header.of_tokenizer(f"{key}_token_id")
         options[name] = None if index is None else header.of_tokenizer("tokens")[index]
-    if kind == BYTE_LEVEL:
-        return PreTrainedTokenizerFast(tokenizer_object=byte_level(header), **options)
-    path = header.path
-    return PreTrainedTokenizerFast.from_pretrained(path.parent, gguf_file=path.name, **options)
+    return PreTrainedTokenizerFast(tokenizer_object=byte_level(header), **options)
 
 
 def byte_level(header: Header) -> Tokenizer:
