@@ -15,7 +15,7 @@ from ssgr.models.files import BUNDLED_MODEL
 GOOD = '{"question": "What is 1 + 1?", "answer": "2"}\n'
 OPTIONS = {
     "pruner=wand": ["pruner/wand", "magnitude, none, sparsegpt, wanda"],
-    "calibration=c5": ["calibration/c5", "general_text, prompts_only, reference_solutions, self_generated"],
+    "calibration=c5": ["calibration/c5", "general_text, off_policy, prompts_only, reference_solutions, self_generated"],
     "engine=tgi": ["engine/tgi", "hf"],
     "experiment=nothing": ["experiment/nothing", "generic, rac, ssgr"],
     "model=null": ["model", "not null"],
@@ -25,6 +25,7 @@ OPTIONS = {
     "+zzz=1": ["there is no option zzz", "calibration", "tracking"],
     "+pruner.zzz=1": ["there is no option pruner.zzz", "damping"],
     "rollout.k=3": ["there is no option rollout", "rollouts"],
+    "calibration.data_files=f": ["there is no option calibration.data_files", "a command of its own"],
     "pruner.dampning=0.1": ["there is no option pruner.dampning", "damping"],
     "pruner=wanda pruner.damping=0.1": ["pruner.damping", "measure_error, name, propagation, sinks"],
     "evaluation.repeat=2": ["evaluation.repeat", "repeats"],

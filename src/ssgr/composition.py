@@ -138,6 +138,11 @@ def suggestion(name: str, schema: type | None) -> str:
     if schema is None:
         return ""
     choices = field_names(schema)
+    group, _, option = name.rpartition(".")
+    others = [other for path, other in schemas.SCHEMAS.items() if path.partition("/")[0] == group]
+    if any(option in field_names(other) for other in others):
+        own = f"other options of {group} have it: with -m over {group}, give it in a command of its own"
+        return f"; choices: {', '.join(choices)} ({own})"
     close = get_close_matches(name.rpartition(".")[2], choices, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(close)}?" if close else f"; choices: {', '.join(choices)}"
 
