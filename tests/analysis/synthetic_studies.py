@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from ssgr.labels import difficulty_labels, length_labels
 from ssgr.evaluation.held_out import difficulty_bin
+from ssgr.labels import difficulty_labels, length_labels
 
 ROOT = Path(__file__).parents[2]
 EFFECTS = {  # on the logit of being right
