@@ -1,0 +1,90 @@
+"""Pruners, allocation and sparsity."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ssgr.errors import UserError
+
+
+class Sinks(StrEnum):
+    keep = "keep"
+    undamped = "undamped"
+    exclude = "exclude"
+
+
+class Propagation(StrEnum):
+    pruned = "pruned"
+    dense = "dense"
+
+
+@dataclass
+class PrunerConfig:
+    """Options that every pruner has. `reads_calibration` tells whether it looks at the calibration set at all."""
+
+    name: str
+
+    @property
+    def reads_calibration(self) -> bool:
+        return False
+
+    def check(self) -> None:
+        """UserError for values that make no sense."""
+
+
+@dataclass
+class MagnitudeConfig(PrunerConfig):
+    propagation: Propagation  # matters only for measure_error
+    measure_error: bool
+
+    @property
+    def reads_calibration(self) -> bool:
+        return self.measure_error
+
+
+@dataclass
+class WandaConfig(PrunerConfig):
+    propagation: Propagation
+    measure_error: bool
+    sinks: Sinks
+
+    @property
+    def reads_calibration(self) -> bool:
+        return True
+
+
+@dataclass
+class SparseGPTConfig(WandaConfig):
+    damping: float  # share of the mean of the Gram matrix' diagonal
+    block_size: int  # columns per comparison group
+
+    def check(self) -> None:
+        if not self.damping > 0:
+            raise UserError(f"pruner.damping={self.damping}: must be above 0")
+        if self.block_size < 1:
+            raise UserError(f"pruner.block_size={self.block_size}: must be at least 1")
+
+
+@dataclass
+class AllocationConfig:
+    name: str
+
+
+@dataclass
+class SparsityConfig:
+    name: str
+    value: float | None  # share of the prunable weights that is masked
+    n: int | None  # n:m keeps n of every m inputs
+    m: int | None
+
+    def check(self) -> None:
+        """UserError for a value outside [0, 1), for n without m, and for a value that contradicts n:m."""
+        value, n, m = self.value, self.n, self.m
+        if (n is None) != (m is None):
+            raise UserError("sparsity.n and sparsity.m belong together: set both, or neither")
+        if n is not None and not 0 < n < m:
+            raise UserError(f"sparsity.n={n}, sparsity.m={m}: n:m keeps n of every m inputs, 0 < n < m")
+        if n is not None and value is not None and abs(value - (1 - n / m)) > 1e-9:
+            masked = f"{n}:{m}, which masks {1 - n / m:g}"
+            raise UserError(f"sparsity.value={value} contradicts {masked}: set sparsity.value=null")
+        if n is None and (value is None or not 0 <= value < 1):
+            raise UserError(f"sparsity.value={value}: must be a share of the weights, at least 0 and below 1")
