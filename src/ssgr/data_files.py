@@ -105,10 +105,14 @@ def _json_rows(path: Path, wanted: Callable[[int], bool] | None) -> Iterator[Row
         place = f"{path}:{line_number}"
         try:
             row = json.loads(line.decode("utf-8-sig"))
+            if b"\\ud" in line.lower():
+                json.dumps(row, ensure_ascii=False).encode()
         except UnicodeDecodeError:
             raise UserError(f"{place}: not UTF-8 text") from None
-        except (json.JSONDecodeError, RecursionError) as error:
-            reason = getattr(error, "msg", "nested too deeply")
+        except UnicodeEncodeError:
+            raise UserError(f"{place}: a text holds half a character (a lone surrogate)") from None
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
+            reason = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", str(error))
             raise UserError(f"{place}: malformed JSON ({reason})") from None
         if not isinstance(row, dict):
             raise UserError(f"{place}: a line must be a JSON object, not {type(row).__name__}")

@@ -59,19 +59,21 @@ def load_problems(config: ProblemsConfig) -> list[Problem]:
 def problems_hash(config: ProblemsConfig) -> str | list[str | None]:
     """For the names of cells: a hash of the problem file's bytes, or what names the hub's data set.
 
+    A well-known set in a file says so beside the hash: jsonl would keep or refuse the flawed rows that it leaves out.
     Raises UserError where there is no such file.
     """
     path = _problem_file(config)
-    return contents_hash(path) if path is not None else hub_contents(config.dataset)
+    if path is None:
+        return hub_contents(config.dataset)
+    return [contents_hash(path), "flaws left out"] if config.name in NAMED_SETS else contents_hash(path)
 
 
 def problem_set(config: ProblemsConfig) -> str:
     """What names the problem set in a store's key: the option, and of a user's file its contents."""
     if config.name == "bundled":
         return config.name
-    if _problem_file(config) is None:
-        return f"{config.name} {hub_name(config.dataset)}"
-    return f"{config.name} {problems_hash(config)}"
+    path = _problem_file(config)
+    return f"{config.name} {hub_name(config.dataset) if path is None else contents_hash(path)}"
 
 
 def _problem_file(config: ProblemsConfig) -> Path | None:
