@@ -144,6 +144,13 @@ def test_sets_are_named_by_what_they_hold_or_by_their_data_set(tmp_path):
     assert problem_set(config_of().problems) == "bundled"
 
 
+def test_a_file_that_is_read_otherwise_is_another_set(tmp_path):
+    rows = [{"id": name, "question": "q", "answer": "1"} for name in "ab"]
+    named, own = (options(name, write(tmp_path / "p.jsonl", *rows)) for name in ("gsm8k_train", "jsonl"))
+    assert [len(load_problems(config)) for config in (named, own)] == [1, 2], "a repeated question is a flaw of one"
+    assert problems_hash(named) != problems_hash(own)
+
+
 def test_a_hub_out_of_reach_names_the_local_file(monkeypatch):
     def unreachable(*_, **__):
         raise OSError("nobody there\nat all")
