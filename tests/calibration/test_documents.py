@@ -116,6 +116,8 @@ def test_rows_of_wikitext_are_lines_of_one_text(suffix, tmp_path):
     [
         ('{"text": ', "malformed JSON"),
         ("[1]", "must be a JSON object, not list"),
+        (f'{{"text": "t", "n": {"9" * 5000}}}', "malformed JSON (Exceeds the limit"),
+        ('{"text": "half \\ud83d"}', "half a character"),
         ({"body": "b", "url": "u"}, "no field 'text' (calibration.text_field); it has body, url"),
         ({"text": 3}, "'text' (calibration.text_field) must be text, not int"),
     ],
