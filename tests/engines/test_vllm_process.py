@@ -157,6 +157,11 @@ def test_errors_name_the_setting_that_helps(engine_of, options, prompt, line):
     assert vllm._live is None
 
 
+def test_completions_that_are_ended_early_are_another_engines_in_the_keys_of_stores(engine_of):
+    usual, early = (engine_of(repetition_detection=on).identity["engine"] for on in (False, True))
+    assert usual == "vllm" != early
+
+
 def test_without_vllm_or_a_card_it_is_one_line(engine_of, monkeypatch):
     engine = engine_of()
     engine.loaded.device = torch.device("cpu")

@@ -95,7 +95,9 @@ class VllmEngine(Engine):
             raise UserError("engine=vllm needs a CUDA device; engine=hf does without")
         self.config, self.loaded, self.longest, self.log_folder = config, loaded, longest, log_folder
         self.batch_size = STORED_ROWS
-        self.identity = {"engine": "vllm", "vllm": version("vllm"), "torch": version("torch")}
+        # Completions that are ended early are other tokens: they share no store with those of the usual engine.
+        kind = "vllm, repetition_detection" if config.repetition_detection else "vllm"
+        self.identity = {"engine": kind, "vllm": version("vllm"), "torch": version("torch")}
 
     def stream(
         self,
