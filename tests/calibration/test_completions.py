@@ -18,11 +18,13 @@ from calibration_requests import (
     texts,
     write_rows,
 )
-from synthetic_traces import make_problems
+from synthetic_traces import byte_tokenizer, make_problems
 
+from ssgr.calibration.completions import completion_text
 from ssgr.calibration.off_policy import split_reasoning
 from ssgr.errors import UserError
 from ssgr.traces.problems import Problem
+from ssgr.traces.prompts import PromptTemplate
 
 
 def test_reference_solutions_stand_where_the_model_would_reason(tmp_path):
@@ -165,6 +167,11 @@ def test_reasoning_is_cut_out_of_foreign_tags(content, parts):
         ({"question": "q"}, "no field 'reasoning' (calibration.reasoning_field)"),
         ({"reasoning": "r"}, "no field 'question' (calibration.question_field)"),
         ({"question": 3, "reasoning": "r"}, "must be text, not int"),
+        ({"question": "q", "reasoning": "r", "answer": ["1"]}, "must be text or a number, not list"),
+        (
+            {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "reasoning_content": ["r"]}]},
+            "not list",
+        ),
         ({"messages": "[]x"}, "must be a list of messages"),
         ({"messages": [1]}, "must be a list of messages"),
         ({"messages": [{"role": "user", "content": "q"}]}, "no message of the assistant"),
@@ -178,6 +185,12 @@ def test_rows_that_are_no_exchange_are_named(row, words, tmp_path):
         off_policy(tmp_path, [row])
     assert words in str(caught.value) and f"{tmp_path / 'rows.jsonl'}:1: " in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("start, end", [("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷")])
+def test_the_opening_tag_is_written_in_the_form_of_the_closing_one(start, end):
+    template = PromptTemplate(byte_tokenizer("{{ messages[0]['content'] }}:"), "", end)
+    assert completion_text(template, "q", "r", "a") == f"{start}\nr\n{end}\n\na"
 
 
 def test_off_policy_text_holds_no_tag_of_the_other_model(tmp_path):

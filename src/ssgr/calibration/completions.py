@@ -19,6 +19,6 @@ def completion_text(template: PromptTemplate, question: str, reasoning: str, ans
     if end is None:
         return f"{reasoning}\n\n{answer}" if answer else reasoning
     text = f"{reasoning}\n{end}\n\n{answer}" if answer else f"{reasoning}\n{end}"
-    start = end.replace("</", "<", 1)
+    start = end.replace("/", "", 1)  # <think>, [THINK]; a tag without a slash says nothing of the one that opens
     opened = start == end or template.prompt_text(question).rstrip().endswith(start)
     return text if opened else f"{start}\n{text}"

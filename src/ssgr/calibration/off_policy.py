@@ -77,6 +77,9 @@ def exchange_of(row: dict[str, Any], config: OffPolicyConfig, place: str) -> Exc
         content = text_of(row, config.reasoning_field, place, "calibration.reasoning_field")
         reasoning, answer = split_reasoning(content)
         given = row.get(config.answer_field)
+        if isinstance(given, bool | list | dict):
+            option = f"{config.answer_field!r} (calibration.answer_field)"
+            raise UserError(f"{place}: {option} must be text or a number, not {type(given).__name__}")
         answer = answer if given in (None, "") else str(given).strip()
     else:
         raise UserError(
@@ -105,10 +108,11 @@ def from_messages(messages: Any, config: OffPolicyConfig, place: str) -> tuple[s
         if role == "assistant" and "user" not in said:
             continue
         reasoning = message.get("reasoning_content")
+        for said_in, text in (("content", content), ("reasoning_content", reasoning)):
+            if text is not None and not isinstance(text, str):
+                raise UserError(f"{place}: {option}: a message's {said_in} must be text, not {type(text).__name__}")
         if reasoning:
             content = f"<think>{reasoning}</think>{content or ''}"
-        if content is not None and not isinstance(content, str):
-            raise UserError(f"{place}: {option}: a message's content must be text, not {type(content).__name__}")
         said.setdefault(role, content or "")
     for role in ("user", "assistant"):
         if role not in said:
