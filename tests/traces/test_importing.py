@@ -79,6 +79,7 @@ BROKEN = [
     ({"output_ids": "1 2"}, "whole numbers"),
     ({"rollout": -1}, "rollout must be a whole number of at least 0"),
     ({"rollout": True}, "rollout must be"),
+    ({"rollout": 10**9}, r"rollout 1000000000: .* below 10,000"),
     ({"rollout": None}, "no rollout"),
     ({"unique_id": None}, "no problem_id or unique_id"),
     ({"unique_id": "p9"}, "'p9' is not among the 3 problems"),

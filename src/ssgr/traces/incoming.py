@@ -20,6 +20,7 @@ from ssgr.traces.parts import IDS, id_arrays
 
 BATCH = 256  # rows in memory at a time
 LARGEST_ID = np.iinfo(np.int32).max
+MOST_ROLLOUTS = 10_000  # of a problem: a view's k is its largest number + 1, whatever lies between
 FINISH_REASONS = ("stop", "length", "repetition")
 ID_FIELDS = ("problem_id", "unique_id")
 ROW_FILES = (".parquet", ".jsonl", ".json", ".jsonl.gz", ".json.gz")
@@ -96,6 +97,9 @@ def checked_row(place: str, row: dict[str, Any], longest: int | None = None) -> 
     finish_reason = _field(row, "finish_reason", place)
     if finish_reason not in FINISH_REASONS:
         raise UserError(f"{place}: finish_reason {finish_reason!r}; choices: {', '.join(FINISH_REASONS)}")
+    rollout = _count(_field(row, "rollout", place), "rollout", place)
+    if rollout >= MOST_ROLLOUTS:
+        raise UserError(f"{place}: rollout {rollout}: those of a problem are numbered 0, 1, … below {MOST_ROLLOUTS:,}")
     correct = row.get("correct")
     if not (correct is None or isinstance(correct, bool)):
         raise UserError(f"{place}: correct must be true, false or null, not {correct!r}")
@@ -105,7 +109,7 @@ def checked_row(place: str, row: dict[str, Any], longest: int | None = None) -> 
         output_ids,
         finish_reason,
         problem_id=_problem_id(row, place),
-        rollout=_count(_field(row, "rollout", place), "rollout", place),
+        rollout=rollout,
         correct=correct,
         answer=_text(row.get("answer"), "answer", place),
         text=_text(row.get("text"), "text", place),
