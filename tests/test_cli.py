@@ -25,6 +25,7 @@ OPTIONS = {
     "+zzz=1": ["there is no option zzz", "calibration", "tracking"],
     "+pruner.zzz=1": ["there is no option pruner.zzz", "damping"],
     "rollout.k=3": ["there is no option rollout", "rollouts"],
+    "calibration=off_policy problems.decontaminate=true": ["problems.decontaminate=true", "calibration=off_policy"],
     "calibration.data_files=f": ["there is no option calibration.data_files", "a command of its own"],
     "pruner.dampning=0.1": ["there is no option pruner.dampning", "damping"],
     "pruner=wanda pruner.damping=0.1": ["pruner.damping", "measure_error, name, propagation, sinks"],

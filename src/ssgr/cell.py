@@ -146,6 +146,11 @@ def check(config: Config) -> None:
         check_bins(config.rollouts.k, config.difficulty, config.length, config.selection, config.rollouts.split)
     if "problems" in reads:
         load_problems(config.problems)
+    elif config.problems.decontaminate and SOURCES.get(config.calibration.name).completions:
+        raise UserError(
+            f"problems.decontaminate=true does not reach the questions of calibration={config.calibration.name}, which "
+            f"come from elsewhere: leave the contaminated ones out of its data"
+        )
 
 
 def check_evaluations(evaluations: list[EvaluationConfig]) -> None:
