@@ -146,7 +146,7 @@ def test_a_child_that_does_not_end_is_killed(engine_of, monkeypatch):
         (
             {"gpu_memory_utilization": 0.05},
             5,
-            r"No available memory .*larger engine.gpu_memory_utilization \(now 0.05\)",
+            r"No available memory .*larger engine.gpu_memory_utilization \(now 0.05\).*vllm-\d+-0\.log",
         ),
         ({}, 667, r"out of memory.* engine.max_num_seqs \(now 2\)"),
     ],

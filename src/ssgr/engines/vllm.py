@@ -181,7 +181,7 @@ class VllmEngine(Engine):
         say(f"starting vLLM ({replicas} x {config.tensor_parallel_size} card{'s' * (len(cards) > 1)}): a minute or two")
         for replica in range(replicas):
             mine = cards[replica * config.tensor_parallel_size : (replica + 1) * config.tensor_parallel_size]
-            log = self.log_folder / f"vllm-{os.getpid()}-{replica}.log"
+            log = self._logs()[replica]
             environment = {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ",".join(mine)}
             if config.tensor_parallel_size > 1:
                 environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
@@ -223,13 +223,18 @@ class VllmEngine(Engine):
         except (UserError, CellError):
             raise
         except BaseException as error:
-            logs = ", ".join(str(child.log) for child in _live.children) if _live else str(self.log_folder)
+            logs = ", ".join(map(str, self._logs()))
             close_server()
             if isinstance(error, ChildDied):
                 raise CellError(f"vLLM's process ended ({error}); its log: {logs}") from None
             if isinstance(error, ChildFailed):
                 raise self._explained(str(error), logs) from None
             raise
+
+    def _logs(self) -> list[Path]:
+        """What each replica of this process writes to."""
+        replicas = range(self.config.data_parallel_size)
+        return [self.log_folder / f"vllm-{os.getpid()}-{replica}.log" for replica in replicas]
 
     def _explained(self, said: str, logs: str) -> UserError | CellError:
         values = {"memory": self.config.gpu_memory_utilization, "rows": self.config.max_num_seqs}
