@@ -154,10 +154,10 @@ def check(config: Config) -> None:
 
 
 def check_evaluations(evaluations: list[EvaluationConfig]) -> None:
-    names = [evaluation.name for evaluation in evaluations]
+    names = [name for evaluation in evaluations for name in measured_names(evaluation)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise UserError(f"evaluation={names[0]} with evaluation.also: {twice} stands there twice")
+        raise UserError(f"evaluation={evaluations[0].name} with evaluation.also: {twice} stands there twice")
     main, *others = evaluations
     main.check()
     check_evaluation(main)
@@ -168,6 +168,12 @@ def check_evaluations(evaluations: list[EvaluationConfig]) -> None:
         except UserError as error:
             line = f"evaluation.also has {other.name}, whose options are set as {{name: {other.name}, option: value}}"
             raise UserError(f"{line}: {error}") from error
+
+
+def measured_names(evaluation: EvaluationConfig) -> list[str]:
+    """What its metrics and samples are filed under, together with its own name where that is another."""
+    task = evaluation.problem_task
+    return sorted({evaluation.name, *([task.name] if task else [])}) + list(getattr(evaluation, "tasks", []))
 
 
 def check_numbers(config: Config) -> None:

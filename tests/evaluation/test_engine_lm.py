@@ -117,6 +117,17 @@ def test_few_shots_are_set(folder, loaded, without_defaults):
     assert counts[1] > counts[0]
 
 
+def test_every_model_sees_the_same_shots(folder, loaded, without_defaults):
+    config = LmEvalConfig("lm_eval", [], False, ["chosen"], str(folder), 2, 64, 0)
+
+    def prompts():
+        task = harness.load_tasks(config)["tasks"]["chosen"]
+        task.build_all_requests(limit=8)
+        return [instance.args[0] for instance in task.instances]
+
+    assert prompts() == prompts()
+
+
 def test_what_lm_eval_does_not_have_is_one_line(tmp_path, without_defaults):
     write_tasks(tmp_path)
     (tmp_path / "gone.yaml").write_text(TASKS["chosen"].replace("chosen", "gone").replace("choices", "nothing"))

@@ -56,6 +56,14 @@ def test_the_hash_is_of_contents_and_fields(tmp_path):
     assert task_hash(make_config(tmp_path / "a.jsonl")) != task_hash(make_config(tmp_path / "b.jsonl"))
 
 
+def test_the_field_whose_box_may_be_the_answer_enters_the_hash(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"problem": "x", "a": "\\\\boxed{1}", "b": "\\\\boxed{2}"}')
+    configs = [make_config(path, answer_field=None, solution_field=field) for field in ("a", "b")]
+    assert [load_evaluation_problems(config)[0].answer for config in configs] == ["1", "2"]
+    assert task_hash(configs[0]) != task_hash(configs[1])
+
+
 def test_checking_needs_no_torch(tmp_path):
     assert {"jsonl", "tiny_math"} <= set(task_names())
     code = "import sys, ssgr.evaluation.files; print({'torch', 'lm_eval', 'transformers'} & set(sys.modules))"

@@ -46,6 +46,7 @@ def test_each_has_the_options_of_its_own_file(gsm8k):
         ("divergence", r"evaluation.also: divergence: the divergence is measured on the main evaluation"),
         ("jsonl", r"evaluation.also: jsonl: path is missing: it must be set"),
         ("tiny_math", r"tiny_math stands there twice"),
+        ("{name: lm_eval, tasks: [arc_easy, tiny_math]}", r"tiny_math stands there twice"),
         ("{name: gsm8k, path: none.jsonl}", r"{name: gsm8k, option: value}: evaluation.path=none.jsonl: no such file"),
         ("{name: perplexity, path: none.txt}", r"evaluation.path=none.txt: no such file"),
         ("{name: lm_eval, tasks: []}", r"tasks is empty"),
@@ -66,6 +67,10 @@ def test_what_cannot_be_is_one_line(entry, message):
         (
             ["evaluation=divergence", "evaluation.task=maths"],
             "evaluation.task: no task is named 'maths'; choices: aime24",
+        ),
+        (
+            ["evaluation=divergence", "evaluation.task=tiny_math", also("tiny_math")],
+            "evaluation=divergence with evaluation.also: tiny_math stands there twice",
         ),
         (["evaluation=divergence", "evaluation.task=perplexity"], "no task is named 'perplexity'"),
         (["evaluation=divergence", "evaluation.task=jsonl"], "evaluation.path is missing"),
@@ -108,6 +113,8 @@ def test_every_evaluation_and_its_options_enter_the_hash(tmp_path, gsm8k):
     text, other = tmp_path / "t.txt", tmp_path / "u.txt"
     text.write_text("one two three"), other.write_text("one two four")
     write_problems(tmp_path / "p.jsonl", 2)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"one": "a b c", "two": "d e f"}')
     perplexity = f"{{name: perplexity, path: {text}}}"
     changes = [
         (),
@@ -121,6 +128,8 @@ def test_every_evaluation_and_its_options_enter_the_hash(tmp_path, gsm8k):
         ("evaluation=divergence", "evaluation.task=tiny_math"),
         ("evaluation=divergence", "evaluation.task=gsm8k", f"evaluation.path={gsm8k}"),
         ("evaluation=perplexity", f"evaluation.path={text}"),
+        ("evaluation=perplexity", f"evaluation.path={rows}", "evaluation.text_field=one"),
+        ("evaluation=perplexity", f"evaluation.path={rows}", "evaluation.text_field=two"),
         ("evaluation=lm_eval", "evaluation.tasks=[arc_easy]"),
         ("evaluation=lm_eval", "evaluation.tasks=[arc_easy]", "evaluation.num_fewshot=1"),
         ("evaluation=lm_eval", "evaluation.tasks=[arc_easy]", f"evaluation.include_path={tmp_path}"),

@@ -1,15 +1,17 @@
 """Perplexity against a plain loop over transformers' own loss."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tiny_models
 import torch
 
-from ssgr.config import HubDataset, PerplexityConfig
+from ssgr.config import HubDataset, LmEvalConfig, PerplexityConfig
 from ssgr.errors import UserError
 from ssgr.evaluation import perplexity as module
+from ssgr.evaluation.dense import dense_metrics
 from ssgr.evaluation.perplexity import perplexity, text_windows, whole_text
 
 DATASET = HubDataset("someone/text", "raw", "test", None)
@@ -67,3 +69,17 @@ def test_the_text_of_rows_and_of_the_hub(tmp_path, monkeypatch):
     module._hub_text.cache_clear()
     assert whole_text(config(None)) == "one\n\n\n\ntwo"
     module._hub_text.cache_clear()
+
+
+def test_what_is_kept_of_the_dense_model_is_of_its_reasoning_mark_too(tmp_path):
+    loaded = tiny_models.loaded(tiny_models.build())
+    engine, made = SimpleNamespace(identity={"engine": "hf"}), []
+
+    def measured():
+        made.append(loaded.think_end)
+        return {"t/accuracy": float(len(made))}
+
+    lm_eval = LmEvalConfig("lm_eval", [], False, ["t"], None, None, 8, 0)
+    for loaded.think_end in (None, "</think>", None):
+        dense_metrics(engine, loaded, lm_eval, None, tmp_path, measured)
+    assert made == [None, "</think>"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from ssgr.cache import content_hash, file_hash
 from ssgr.config import EvaluationConfig, LmEvalConfig, PerplexityConfig, TaskConfig
-from ssgr.data_files import contents_hash, data_files, file_state
+from ssgr.data_files import contents_hash, data_files, file_state, is_text
 from ssgr.errors import UserError
 from ssgr.evaluation.named_tasks import from_files, from_hub
 from ssgr.hub_data import hub_contents
@@ -36,6 +36,8 @@ def task_hash(config: TaskConfig) -> str:
         return content_hash([config.name, file_hash(_bundled_file(config)), []])
     fields = [config.question_field, config.answer_field]
     if config.name == "jsonl":
+        if config.solution_field is not None:
+            fields.append(config.solution_field)  # whose last box may be the answer
         return content_hash([config.name, file_hash(_jsonl_file(config)), fields])
     files = _local_files(config)
     contents = [contents_hash(file) for file in files] if files is not None else _hub_contents(config)
@@ -98,10 +100,12 @@ def evaluation_identity(config: EvaluationConfig) -> dict[str, Any]:
 
 
 def text_contents(config: PerplexityConfig) -> list[str | None]:
-    """What names the text in hashes: the hash of each file, or the hub's id, config, split and revision."""
+    """What names the text in hashes: each file's hash, or the hub's id, config, split and revision; the rows' field."""
     if config.path is None:
         return [*hub_contents(config.dataset), config.text_field]
-    return [contents_hash(file) for file in data_files(config.path, "evaluation.path")]
+    files = data_files(config.path, "evaluation.path")
+    rows = not all(map(is_text, files))
+    return [*map(contents_hash, files), *([config.text_field] if rows else [])]
 
 
 def include_contents(config: LmEvalConfig) -> list[list[str]]:

@@ -13,6 +13,7 @@ import lm_eval.api.metrics
 import lm_eval.api.task
 import numpy as np
 import torch
+from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.evaluator import evaluate as lm_evaluate
 from lm_eval.tasks import TaskManager
 
@@ -77,6 +78,8 @@ def load_tasks(config: LmEvalConfig) -> dict[str, Any]:
             )
         if config.num_fewshot is not None:
             task.set_config("num_fewshot", config.num_fewshot)
+        # lm-eval's own default; without one, every model would see other examples
+        task.set_fewshot_seed(DEFAULT_OTHER_SEED)
     return found
 
 
