@@ -1,6 +1,7 @@
 """The process beside ours, with a stand-in for vLLM in it: what it is asked, what it answers, and how it dies."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -83,6 +84,48 @@ def test_rows_come_back_under_their_numbers_and_equal_prompts_are_one_request(en
     assert engine_of().generate(prompts, [1] * 5, Sampling(0.0, 1.0, 2))[0].finish_reason == "length"
 
 
+def test_each_request_seeds_what_either_model_runner_draws_from(engine_of, tmp_path):
+    engine = engine_of()
+    for seed in (3, 4, 3, 2**63 + 5):
+        engine.generate([[5]], [seed], Sampling(1.0, 1.0, 8))
+    drawn = re.findall(r"next numbers (.*)", logs(tmp_path))
+    assert drawn[0] == drawn[2]
+    assert all(one != other for one, other in zip(drawn[0].split(), drawn[1].split(), strict=True))
+
+
+def test_a_context_that_would_cut_completions_is_refused_and_a_longer_one_starts_once(engine_of, tmp_path):
+    with pytest.raises(UserError, match=r"engine.max_model_len=9 is too short: it must be at least 10"):
+        engine_of(max_model_len=9).generate([[5, 1]], [0], GREEDY)
+    engine = engine_of(max_model_len=10, longest=3000)
+    engine.generate([[5, 1]], [0], GREEDY)
+    engine.generate([[5, 1]], [0], GREEDY)
+    assert logs(tmp_path).count("started") == 1
+
+
+def test_an_error_of_the_system_in_the_child_is_told_like_any_other(engine_of, tmp_path):
+    with pytest.raises(CellError, match=r"vLLM failed: FileNotFoundError: no such weights; its log"):
+        engine_of().generate([[669]], [0], GREEDY)
+    assert "Traceback" in logs(tmp_path)
+
+
+def test_an_interruption_while_it_ends_kills_the_child(engine_of, monkeypatch):
+    engine = engine_of()
+    engine.generate([[5]], [0], GREEDY)
+    child = vllm._live.children[0]
+    child.send("generate", prompts=[[668]], seed=0, sampling={"max_tokens": 3, "temperature": 1.0}, repetition=None)
+    wait = child.process.wait
+
+    def interrupted(timeout=None):
+        if timeout is not None:
+            raise KeyboardInterrupt
+        return wait()
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(child.process, "wait", interrupted)
+        child.close()
+    assert child.process.returncode == -signal.SIGKILL
+
+
 def test_the_engine_starts_once_and_each_cell_brings_its_weights(engine_of, tmp_path):
     dense, pruned = engine_of(1.0), engine_of(1.0)
     assert dense.generate([[5]], [0], GREEDY)[0].output_ids[0] == 6
@@ -134,7 +177,7 @@ def test_a_child_that_does_not_end_is_killed(engine_of, monkeypatch):
     engine = engine_of()
     engine.generate([[5]], [0], GREEDY)
     child = vllm._live.children[0]
-    child.send("generate", prompts=[[668]], seed=0, sampling={"max_tokens": 3}, repetition=None)
+    child.send("generate", prompts=[[668]], seed=0, sampling={"max_tokens": 3, "temperature": 1.0}, repetition=None)
     time.sleep(0.2)
     vllm.close_server()
     assert child.process.returncode == -signal.SIGKILL

@@ -75,12 +75,14 @@ class Child:
             self.connection.send(("stop", {}))
         with suppress(OSError):
             self.connection.close()
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(STOP_SECONDS)
-        # Also where it ended by itself: what it started must not outlive it.
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP_SECONDS)
+        finally:
+            # Also where it ended by itself, since what it started must not outlive it, and at a second Ctrl-C.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
     def _died(self) -> ChildDied:
         with suppress(subprocess.TimeoutExpired):
@@ -120,16 +122,24 @@ def serve(descriptor: int, handlers: dict[str, Callable[..., Iterator[Any]]]) ->
             request, arguments = connection.recv()
             if request == "stop":
                 return
-            try:
-                for payload in handlers[request](**arguments):
-                    connection.send(("part", payload))
-            except OSError:
-                raise
-            except BaseException as error:
-                _log(error)
-                connection.send(("error", _line(error)))
-            else:
-                connection.send(("done", None))
+            for answer in _answers_of(handlers[request], arguments):
+                connection.send(answer)
+
+
+def _answers_of(handler: Callable[..., Iterator[Any]], arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What is sent for one request. Whatever the handler raises is an answer; what sending raises is none."""
+    parts = handler(**arguments)
+    while True:
+        try:
+            part = next(parts)
+        except StopIteration:
+            yield "done", None
+            return
+        except BaseException as error:
+            _log(error)
+            yield "error", _line(error)
+            return
+        yield "part", part
 
 
 def _log(error: BaseException) -> None:

@@ -116,6 +116,7 @@ class VllmEngine(Engine):
         longest = max(map(len, prompts))
         if longest >= self.loaded.context:
             raise UserError(f"a prompt has {longest} tokens; the model's context holds {self.loaded.context}")
+        self._refuse_short_context(longest + sampling.max_new_tokens)
         with self._named_errors():
             server = self._server(longest + max(sampling.max_new_tokens, self.longest))
             self._bring_weights(server)
@@ -146,6 +147,13 @@ class VllmEngine(Engine):
         options = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_new_tokens}
         return options | {"stop_token_ids": end_ids(self.loaded)}
 
+    def _refuse_short_context(self, needed: int) -> None:
+        """UserError where engine.max_model_len would cut completions short of their cap: a store names only the cap."""
+        given, needed = self.config.max_model_len, min(needed, self.loaded.context)
+        if given is not None and given < needed:
+            line = "the longest prompt and its max_new_tokens, or null"
+            raise UserError(f"engine.max_model_len={given} is too short: it must be at least {needed}, {line}")
+
     def _server(self, needed: int) -> Server:
         """The running server where it is this model's and long enough, else a new one."""
         global _live
@@ -156,7 +164,8 @@ class VllmEngine(Engine):
             "device": str(self.loaded.device),
             **{name: getattr(config, name) for name in config.__dataclass_fields__},
         }
-        if _live is not None and (_live.key != key or _live.max_model_len < min(needed, self.loaded.context)):
+        needed = config.max_model_len or min(needed, self.loaded.context)
+        if _live is not None and (_live.key != key or _live.max_model_len < needed):
             close_server()
         if _live is None:
             length = config.max_model_len or min(-(-needed // ROUND) * ROUND, self.loaded.context)
@@ -177,20 +186,18 @@ class VllmEngine(Engine):
             "enforce_eager": config.enforce_eager,
         }
         cards = visible_cards(self.loaded.device.index or 0, replicas * config.tensor_parallel_size)
-        children = []
+        server = Server(key, [], max_model_len)
         say(f"starting vLLM ({replicas} x {config.tensor_parallel_size} card{'s' * (len(cards) > 1)}): a minute or two")
-        for replica in range(replicas):
-            mine = cards[replica * config.tensor_parallel_size : (replica + 1) * config.tensor_parallel_size]
-            log = self._logs()[replica]
-            environment = {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ",".join(mine)}
-            if config.tensor_parallel_size > 1:
-                environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
-            children.append(Child("ssgr.engines.vllm_child", log, environment))
-        server = Server(key, children, max_model_len)
         try:
-            for child in children:
+            for replica, log in enumerate(self._logs()):
+                mine = cards[replica * config.tensor_parallel_size : (replica + 1) * config.tensor_parallel_size]
+                environment = {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ",".join(mine)}
+                if config.tensor_parallel_size > 1:
+                    environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
+                server.children.append(Child("ssgr.engines.vllm_child", log, environment))
+            for child in server.children:
                 child.send("start", options=options)
-            for _ in answers(children):
+            for _ in answers(server.children):
                 pass
         except BaseException:
             server.close()

@@ -10,15 +10,20 @@ GROUP = 256  # finished rows that are sent together, so that what is stored lags
 BEAT_SECONDS = 1.0  # between signs of life, by which the child also notices that nobody listens any more
 SEND_SECONDS = 20.0
 QUEUED = 4  # requests that wait, in multiples of what runs at a time
+GREEDY = 1e-5  # below this temperature vLLM takes the likeliest token
 
 
 class WorkerExtension:
     """What vLLM adds to its workers: one in each process of a tensor-parallel engine."""
 
     def ssgr_seed(self, seed: int) -> None:
+        import numpy as np
         import torch
 
         torch.manual_seed(seed)
+        # The newer model runner draws a seed for each request from here: left as it starts, every new engine would
+        # give the same prompts the same completions.
+        np.random.seed(seed % 2**32)
 
     def ssgr_load(self, path: str) -> int:
         """Copies the tensors of a safetensors file over the parameters of their names; returns how many."""
@@ -63,6 +68,7 @@ class Server:
             from vllm.sampling_params import RepetitionDetectionParams
 
             sampling["repetition_detection"] = RepetitionDetectionParams(**repetition)
+        greedy = sampling["temperature"] < GREEDY  # equal prompts have one completion; vLLM refuses to make more
         self.llm.collective_rpc("ssgr_seed", args=(seed,))
         same: dict[tuple[int, ...], list[int]] = {}
         for row, prompt in enumerate(prompts):
@@ -77,13 +83,14 @@ class Server:
                     more = False
                     break
                 request = f"row-{number}"
-                options = SamplingParams(n=len(rows), **sampling)
+                options = SamplingParams(n=1 if greedy else len(rows), **sampling)
                 given = self.engine.add_request(request, {"prompt_token_ids": list(prompt)}, options)
                 rows_of[request] = rows_of[given or request] = rows
             for output in self.engine.step():
                 if output.finished:
                     rows = rows_of[output.request_id]
-                    finished += [_row(row, made) for row, made in zip(rows, output.outputs, strict=True)]
+                    outputs = output.outputs * (len(rows) if greedy else 1)
+                    finished += [_row(row, made) for row, made in zip(rows, outputs, strict=True)]
             now = time.monotonic()
             if len(finished) >= GROUP or (finished and now - sent > SEND_SECONDS):
                 yield finished

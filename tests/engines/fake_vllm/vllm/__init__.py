@@ -5,6 +5,7 @@ import signal
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 
 __version__ = "0.0"
@@ -12,7 +13,10 @@ torch.cuda.synchronize = lambda: None  # there is no card where tests run
 
 
 class SamplingParams(SimpleNamespace):
-    pass
+    def __init__(self, **options):
+        super().__init__(**options)
+        if self.temperature == 0 and self.n > 1:
+            raise ValueError(f"n must be 1 when using greedy sampling, got {self.n}.")
 
 
 class LLM:
@@ -59,6 +63,7 @@ class Engine:
         return bool(self.waiting)
 
     def step(self):
+        print("next numbers", int(torch.randint(2**40, ())), np.random.randint(2**40), flush=True)
         request_id = next(iter(self.waiting))
         prompt, params = self.waiting.pop(request_id)
         if prompt[0] == 666:
@@ -67,6 +72,8 @@ class Engine:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
         if prompt[0] == 668:
             time.sleep(600)
+        if prompt[0] == 669:
+            raise FileNotFoundError("no such weights")
         reason = "length" if params.max_tokens < 3 else "stop"
         ids = [sum(self.weights.values()), prompt[0], 7][: params.max_tokens]
         made = [SimpleNamespace(token_ids=ids, finish_reason=reason) for _ in range(params.n)]
