@@ -12,7 +12,7 @@ from typing import Any
 
 from ssgr.cache import cache_root, content_hash, file_hash
 from ssgr.calibration import SOURCES, check_source
-from ssgr.config import Config, EvaluationConfig, check_sampling
+from ssgr.config import Config, EvaluationConfig, check_at_least_one, check_sampling
 from ssgr.errors import UserError
 from ssgr.evaluation.files import check_evaluation, evaluation_identity, load_evaluation_problems
 from ssgr.labels import bin_labels, choice_labels, sparsity_label
@@ -177,14 +177,8 @@ def measured_names(evaluation: EvaluationConfig) -> list[str]:
 
 
 def check_numbers(config: Config) -> None:
-    at_least_one = {
-        "rollouts.problems": config.rollouts.problems,
-        "rollouts.max_new_tokens": config.rollouts.max_new_tokens,
-        "limit": config.limit if config.limit is not None else 1,
-    }
-    for option, value in at_least_one.items():
-        if value < 1:
-            raise UserError(f"{option}={value}: must be at least 1")
+    check_at_least_one(config.rollouts, "rollouts", "problems", "max_new_tokens")
+    check_at_least_one(config, "", "limit")
     check_sampling(config.rollouts, "rollouts")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
         raise UserError(f"device={config.device}: choices: auto, cpu, cuda, cuda:N")

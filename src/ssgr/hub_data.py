@@ -1,10 +1,11 @@
 """Data sets on the hub, streamed or downloaded. Whatever goes wrong is one line that names the local way out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ssgr.config import HubDataset
+from ssgr.data_files import Row
 from ssgr.errors import UserError, first_line
 from ssgr.progress import console, say
 
@@ -26,6 +27,11 @@ def hub_name(dataset: HubDataset) -> str:
     """The same for people: id/config/split@revision."""
     place = "/".join(part for part in (dataset.id, dataset.config, dataset.split) if part)
     return f"{place}@{dataset.revision}" if dataset.revision else place
+
+
+def placed(dataset: HubDataset, rows: Iterable[dict[str, Any]]) -> Iterator[Row]:
+    """Each row of the data set with the place that messages about it name."""
+    return ((f"{dataset.id} row {number}", row) for number, row in enumerate(rows, start=1))
 
 
 def stream_hub(dataset: HubDataset, option: str, override: str, seed: int | None) -> Iterator[dict[str, Any]]:

@@ -33,6 +33,11 @@ def written_or_said(lost: str) -> Iterator[Output]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def visible(text: str, kept: str = "\n\t") -> str:
+    """A text from models or data with its control characters, but for those `kept`, as escapes that can be read."""
+    return "".join(char if char.isprintable() or char in kept else repr(char)[1:-1] for char in text)
+
+
 def say(line: str) -> None:
     """One plain line to the person who watches, on standard error."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)

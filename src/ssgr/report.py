@@ -7,7 +7,7 @@ from rich.text import Text
 
 from ssgr.cell import Cell
 from ssgr.evaluation.accuracy import paired_difference
-from ssgr.progress import written_or_said
+from ssgr.progress import visible, written_or_said
 from ssgr.stages import Evaluation, Subject
 
 EXCERPT = 600  # characters of a completion that are shown
@@ -135,5 +135,5 @@ def show_example(console: Console, subject: Subject, before: pd.DataFrame, after
 
 def excerpt(text: str) -> str:
     """Beginning and end of a text that a model wrote, with control characters made visible."""
-    clean = "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
+    clean = visible(text, kept="\n")
     return clean if len(clean) <= EXCERPT else f"{clean[: EXCERPT * 2 // 3]} […] {clean[-EXCERPT // 3 :]}"

@@ -208,7 +208,6 @@ def prune(
             Sparsity.from_config(config.sparsity),
             on_block=tracker.log_block,
         )
-        subject.engine.weights_changed()
     return report
 
 

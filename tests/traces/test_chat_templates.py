@@ -4,21 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic_traces import (
-    ScriptedEngine,
-    byte_tokenizer,
-    difficulty,
-    length,
-    make_problems,
-    rollouts,
-    selection,
-    stub_model,
-)
+from calibration_requests import build, config_of
+from synthetic_traces import ScriptedEngine, byte_tokenizer, make_problems, rollouts, stub_model
 from transformers import AutoTokenizer
 
-from ssgr.calibration import SOURCES, CalibrationRequest
 from ssgr.calibration.completions import completion_text
-from ssgr.config import CalibrationConfig
 from ssgr.engines.base import Generation
 from ssgr.errors import UserError
 from ssgr.traces.problems import Problem
@@ -100,23 +90,6 @@ class Thinker(ScriptedEngine):
         )
 
 
-def request_for(template, view, problems, cache, tokens=200):
-    config = CalibrationConfig("self_generated", tokens, None, 10_000, "all")
-    return CalibrationRequest(
-        config,
-        selection=selection(),
-        difficulty=difficulty(),
-        length=length(),
-        seed=0,
-        split=False,
-        template=template,
-        weights_hash="w",
-        cache=cache,
-        problems=lambda: problems,
-        rollouts=lambda: view,
-    )
-
-
 @pytest.mark.parametrize("kind", TEMPLATES)
 def test_the_prompt_ends_where_the_model_goes_on_and_has_one_bos_at_most(kind):
     template = template_of(kind)
@@ -133,7 +106,7 @@ def test_calibration_is_the_prompts_ids_and_the_sampled_ids_and_nothing_is_lost(
     view = collect(engine, stub_model(template.tokenizer), template, problems, rollouts(6, 2), tmp_path)
     assert view.traces["correct"].all(), "the answer after the reasoning is found, or all of it where there is no tag"
     sampled = {tuple(prompt) + tuple(output) for prompt, output in view.sequences(view.traces)}
-    built = SOURCES.get("self_generated")(request_for(template, view, problems, tmp_path))
+    built = build(config_of("self_generated", 200, max_seq_len=10_000), tmp_path, template=template, view=view)
     *whole, last = [tuple(sequence.tolist()) for sequence in built.sequences]
     assert set(whole) <= sampled and any(last == sequence[: len(last)] for sequence in sampled)
     answers = {tuple(template.prompt_ids(problem.question)): problem.answer for problem in problems}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from synthetic_traces import difficulty, length, make_view, selection
 
 from ssgr.errors import CellError, UserError
-from ssgr.traces.bins import check_bins, in_pass_rate_bin, length_mask
+from ssgr.traces.bins import check_bins, counts_in_bin, length_mask
 from ssgr.traces.selection import eligible, select, trace_names
 
 EASY, MEDIUM, HARD = [2 / 3, 1.0], [1 / 3, 2 / 3], [0.0, 1 / 3]
@@ -69,7 +69,7 @@ def test_every_solved_problem_has_one_difficulty(lengths):
 def test_the_thirds_partition_every_pass_rate_whatever_digits_they_are_written_with(k, solved):
     solved = min(solved, k)
     for a, b in ((1 / 3, 2 / 3), (0.3333, 0.6667), (0.333333, 0.666667)):
-        found = [in_pass_rate_bin(solved, k, bin_) for bin_ in ([b, 1.0], [a, b], [0.0, a])]
+        found = [counts_in_bin(k, bin_)[solved] for bin_ in ([b, 1.0], [a, b], [0.0, a])]
         exact = Fraction(solved, k)
         assert found == [exact > Fraction(2, 3), Fraction(1, 3) < exact <= Fraction(2, 3), 0 < exact <= Fraction(1, 3)]
 

@@ -15,7 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssgr.cache import write_atomically
-from ssgr.config import CalibrationConfig, DifficultyConfig, LengthConfig, SelectionConfig, TokenWeights
+from ssgr.config import (
+    CalibrationConfig,
+    DifficultyConfig,
+    LengthConfig,
+    SelectionConfig,
+    TokenWeights,
+    check_at_least_one,
+)
 from ssgr.errors import UserError
 from ssgr.registry import Registry
 from ssgr.traces.problems import Problem
@@ -172,8 +179,5 @@ def check_source(calibration: CalibrationConfig, difficulty: DifficultyConfig, l
             f"calibration.tokens={calibration.tokens} and calibration.sequences={calibration.sequences}: the budget is "
             f"one or the other"
         )
-    for option in ("tokens", "sequences", "max_seq_len"):
-        value = getattr(calibration, option)
-        if value is not None and value < 1:
-            raise UserError(f"calibration.{option}={value}: must be at least 1")
+    check_at_least_one(calibration, "calibration", "tokens", "sequences", "max_seq_len")
     chosen.contents(calibration)

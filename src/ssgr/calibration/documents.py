@@ -12,7 +12,7 @@ from ssgr.calibration import CalibrationRequest
 from ssgr.config import HubTextConfig, OffPolicyConfig
 from ssgr.data_files import Row, contents_hash, count_rows, data_files, is_text, read_rows, read_text
 from ssgr.errors import UserError
-from ssgr.hub_data import hub_contents, hub_name, stream_hub
+from ssgr.hub_data import hub_contents, hub_name, placed, stream_hub
 from ssgr.traces.selection import draw_order
 
 FIRST_DRAW = 4096  # rows that are read at once, twice as many each time: only what is needed is held in memory
@@ -68,7 +68,7 @@ def drawn_rows(request: CalibrationRequest, fields: Sequence[str], *decisive: An
 def stream_rows(config: HubTextConfig | OffPolicyConfig, seed: int | None) -> Iterator[Row]:
     """The hub's rows, shuffled where there is a seed."""
     rows = stream_hub(config.dataset, "calibration.dataset", OVERRIDE, seed)
-    return ((f"{config.dataset.id} row {number}", row) for number, row in enumerate(rows, start=1))
+    return placed(config.dataset, rows)
 
 
 def seeded_rows(files: Sequence[Path], seed: int, text_field: str) -> Iterator[Row]:

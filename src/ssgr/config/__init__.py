@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from hydra.core.config_store import ConfigStore
 
+from ssgr.config.bounds import check_at_least_one, check_sampling
 from ssgr.config.calibration import (
     Balance,
     CalibrationConfig,
@@ -35,7 +36,6 @@ from ssgr.config.evaluation import (
     PerplexityConfig,
     TaskConfig,
     VllmConfig,
-    check_sampling,
 )
 from ssgr.config.model import Fallback, ModelConfig
 from ssgr.config.pruning import (
@@ -87,6 +87,7 @@ __all__ = [
     "VllmConfig",
     "WandaConfig",
     "Within",
+    "check_at_least_one",
     "check_sampling",
     "register_schemas",
 ]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ssgr.config.bounds import check_at_least_one, check_sampling
 from ssgr.config.calibration import HubDataset
 from ssgr.errors import UserError
 
@@ -14,8 +15,7 @@ class EngineConfig:
 
     def check(self) -> None:
         """UserError for values that make no sense."""
-        if self.batch_size is not None and self.batch_size < 1:
-            raise UserError(f"engine.batch_size={self.batch_size}: must be at least 1")
+        check_at_least_one(self, "engine", "batch_size")
 
 
 @dataclass
@@ -32,10 +32,8 @@ class VllmConfig(EngineConfig):
 
     def check(self) -> None:
         super().check()
-        for option in ("tensor_parallel_size", "data_parallel_size", "max_num_seqs", "max_model_len"):
-            value = getattr(self, option)
-            if value is not None and value < 1:
-                raise UserError(f"engine.{option}={value}: must be at least 1")
+        names = ("tensor_parallel_size", "data_parallel_size", "max_num_seqs", "max_model_len")
+        check_at_least_one(self, "engine", *names)
         if not 0 < self.gpu_memory_utilization <= 1:
             raise UserError(f"engine.gpu_memory_utilization={self.gpu_memory_utilization}: must be in (0, 1]")
 
@@ -88,7 +86,7 @@ class TaskConfig(EvaluationConfig):
 
     def check(self, where: str = "evaluation") -> None:
         super().check(where)
-        _at_least_one(self, where, "dense_repeats", "repeats", "max_new_tokens")
+        check_at_least_one(self, where, "dense_repeats", "repeats", "max_new_tokens")
         check_sampling(self, where)
 
 
@@ -145,22 +143,8 @@ class LmEvalConfig(EvaluationConfig):
 
     def check(self, where: str = "evaluation") -> None:
         super().check(where)
-        _at_least_one(self, where, "max_new_tokens")
+        check_at_least_one(self, where, "max_new_tokens")
         if not self.tasks:
             raise UserError(f"{where}.tasks is empty: it must name tasks of lm-eval, such as [arc_easy]")
         if self.num_fewshot is not None and self.num_fewshot < 0:
             raise UserError(f"{where}.num_fewshot={self.num_fewshot}: must be at least 0")
-
-
-def check_sampling(options: Any, where: str) -> None:
-    """UserError for a temperature or top_p (filled by now) that nothing can be drawn with."""
-    if options.temperature < 0:
-        raise UserError(f"{where}.temperature={options.temperature}: must be at least 0 (0 is greedy)")
-    if not 0 < options.top_p <= 1:
-        raise UserError(f"{where}.top_p={options.top_p}: must be above 0 and at most 1")
-
-
-def _at_least_one(options: Any, where: str, *names: str) -> None:
-    for name in names:
-        if getattr(options, name) < 1:
-            raise UserError(f"{where}.{name}={getattr(options, name)}: must be at least 1")

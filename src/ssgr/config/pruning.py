@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ssgr.config.bounds import check_at_least_one
 from ssgr.errors import UserError
 
 
@@ -60,8 +61,7 @@ class SparseGPTConfig(WandaConfig):
     def check(self) -> None:
         if not self.damping > 0:
             raise UserError(f"pruner.damping={self.damping}: must be above 0")
-        if self.block_size < 1:
-            raise UserError(f"pruner.block_size={self.block_size}: must be at least 1")
+        check_at_least_one(self, "pruner", "block_size")
 
 
 @dataclass

@@ -27,6 +27,11 @@ class Generation:
     finish_reason: str  # stop | length | repetition
 
 
+Prompts = Sequence[Sequence[int]]  # token ids of each
+Finished = tuple[list[int], list[Generation]]  # which prompts, and what was generated for each
+OnTokens = Callable[[int, int], None] | None  # told of new tokens and of finished rows, now and then
+
+
 def end_ids(loaded: Any) -> list[int]:
     """Every token that ends a completion of a LoadedModel: the generation config's and the tokenizer's."""
     declared = loaded.model.generation_config.eos_token_id
@@ -39,7 +44,8 @@ class Engine(ABC):
     """Generates completions for token-id prompts.
 
     `batch_size` is the number of rows that are stored together. An engine is made from its options and the loaded
-    model, with `longest` (the largest number of new tokens that the cell can ask for) and `log_folder`.
+    model, with `longest` (the largest number of new tokens that the cell can ask for) and `log_folder`. The model's
+    weights may change in place between two calls: what is generated is always of the weights as they stand.
     """
 
     name: str
@@ -48,24 +54,15 @@ class Engine(ABC):
 
     @abstractmethod
     def stream(
-        self,
-        prompts: Sequence[Sequence[int]],
-        seeds: Sequence[int],
-        sampling: Sampling,
-        on_tokens: Callable[[int, int], None] | None = None,
-    ) -> Iterator[tuple[list[int], list[Generation]]]:
-        """One completion per prompt, in groups that are worth storing as they come: which prompts, what was generated.
+        self, prompts: Prompts, seeds: Sequence[int], sampling: Sampling, on_tokens: OnTokens = None
+    ) -> Iterator[Finished]:
+        """One completion per prompt, in groups that are worth storing as they come.
 
-        `on_tokens(new_tokens, finished_rows)` is called now and then. Each row has its own seed; whether its draws
-        depend on it alone is the engine's affair.
+        Each row has its own seed; whether its draws depend on it alone is the engine's affair.
         """
 
     def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        seeds: Sequence[int],
-        sampling: Sampling,
-        on_tokens: Callable[[int, int], None] | None = None,
+        self, prompts: Prompts, seeds: Sequence[int], sampling: Sampling, on_tokens: OnTokens = None
     ) -> list[Generation]:
         """The same in one list, in the prompts' order."""
         made: list[Generation | None] = [None] * len(prompts)
@@ -74,8 +71,5 @@ class Engine(ABC):
                 made[row] = generation
         return made
 
-    def weights_changed(self) -> None:  # noqa: B027  most engines look at the weights themselves
-        """Called after the model that the engine was made from was changed in place."""
-
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:  # noqa: B027  most engines hold nothing for one cell alone
         """Frees what the engine holds for this cell; calling it twice does no harm."""

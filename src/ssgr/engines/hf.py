@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssgr.config import EngineConfig
-from ssgr.engines.base import ENGINES, Engine, Generation, Sampling, end_ids
+from ssgr.engines.base import ENGINES, Engine, Finished, OnTokens, Prompts, Sampling, end_ids
 from ssgr.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,12 +32,8 @@ class HfEngine(Engine):
         self.identity = {"engine": "hf", "torch": version("torch"), "transformers": version("transformers")}
 
     def stream(
-        self,
-        prompts: Sequence[Sequence[int]],
-        seeds: Sequence[int],
-        sampling: Sampling,
-        on_tokens: Callable[[int, int], None] | None = None,
-    ) -> Iterator[tuple[list[int], list[Generation]]]:
+        self, prompts: Prompts, seeds: Sequence[int], sampling: Sampling, on_tokens: OnTokens = None
+    ) -> Iterator[Finished]:
         """Fixed batches of batch_size prompts, in order; a row's draws depend on its own seed alone.
 
         `on_tokens(new_tokens, finished_rows)` is called every few steps. Raises UserError for a prompt that leaves no

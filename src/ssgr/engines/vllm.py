@@ -7,7 +7,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssgr.config import VllmConfig
-from ssgr.engines.base import ENGINES, Engine, Generation, Sampling, end_ids
+from ssgr.engines.base import ENGINES, Engine, Finished, Generation, OnTokens, Prompts, Sampling, end_ids
 from ssgr.engines.child import Child, ChildDied, ChildFailed, answers
 from ssgr.errors import CellError, UserError
 from ssgr.progress import say
@@ -75,8 +75,9 @@ atexit.register(close_server)
 class VllmEngine(Engine):
     """Generates with vLLM beside the loaded model, on the same card; starts it at the first completion asked for.
 
-    Before it generates, the weights of the loaded model are put into the engine where it holds others: through a
-    file in shared memory, layer by layer, so that pruned weights take seconds and no new start. Random numbers are
+    It goes on between cells and ends with this process. Before it generates, the weights of the loaded model are put
+    into it where it holds others, through a file in shared memory, so that pruned weights take seconds and no new
+    start. Random numbers are
     seeded for each call, not for each row: a generator for each sequence costs vLLM more than a tenth of its speed,
     and its sums depend on the batch anyway. So its completions are not reproducible bit by bit; what is in a store
     stays.
@@ -87,7 +88,7 @@ class VllmEngine(Engine):
     def __init__(self, config: VllmConfig, loaded: LoadedModel, *, longest: int, log_folder: Path):
         """`longest` is the largest number of new tokens that will be asked for; logs go to `log_folder`.
 
-        Raises UserError where vLLM is not installed, the model does not lie on a card, or cards are lacking.
+        Raises UserError where vLLM is not installed or the model does not lie on a card.
         """
         if importlib.util.find_spec("vllm") is None:
             raise UserError("engine=vllm needs vLLM: pip install 'ssgr[gpu]', or engine=hf")
@@ -100,12 +101,8 @@ class VllmEngine(Engine):
         self.identity = {"engine": kind, "vllm": version("vllm"), "torch": version("torch")}
 
     def stream(
-        self,
-        prompts: Sequence[Sequence[int]],
-        seeds: Sequence[int],
-        sampling: Sampling,
-        on_tokens: Callable[[int, int], None] | None = None,
-    ) -> Iterator[tuple[list[int], list[Generation]]]:
+        self, prompts: Prompts, seeds: Sequence[int], sampling: Sampling, on_tokens: OnTokens = None
+    ) -> Iterator[Finished]:
         """Finished rows as they come. Equal prompts share their keys and values.
 
         Raises UserError for settings that vLLM cannot start with and prompts that leave no room in the context,
@@ -136,12 +133,6 @@ class VllmEngine(Engine):
                     on_tokens(sum(len(generation.output_ids) for generation in made), len(made))
                 if rows:
                     yield rows, made
-
-    def weights_changed(self) -> None:
-        """Nothing to do: whose weights the engine holds is looked up before it generates."""
-
-    def close(self) -> None:
-        """Nothing to end: the next cell uses the engine too, and it ends with this process."""
 
     def _sampling(self, sampling: Sampling) -> dict[str, Any]:
         options = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_new_tokens}

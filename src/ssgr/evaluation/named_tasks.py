@@ -8,7 +8,7 @@ from typing import Any
 from ssgr.cache import content_hash
 from ssgr.config import HubDataset
 from ssgr.data_files import Row, read_rows
-from ssgr.hub_data import download_hub
+from ssgr.hub_data import download_hub, placed
 from ssgr.progress import say
 from ssgr.traces.problem_rows import Fields, Problem, text_field, usable_problems
 
@@ -41,8 +41,7 @@ def from_hub(name: str, fields: Fields, contents: Sequence[str | None]) -> list[
 
 
 def _hub_rows(dataset: HubDataset) -> Iterator[Row]:
-    rows = download_hub(dataset, "evaluation.dataset", OVERRIDE)
-    return ((f"{dataset.id} row {number}", row) for number, row in enumerate(rows, start=1))
+    return placed(dataset, download_hub(dataset, "evaluation.dataset", OVERRIDE))
 
 
 def _head_first(head: list[Row], rows: list[Row], fields: Fields, name: str) -> list[Row]:

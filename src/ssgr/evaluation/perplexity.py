@@ -10,7 +10,7 @@ from ssgr.config import HubDataset, PerplexityConfig
 from ssgr.data_files import data_files, is_text, read_rows, read_text
 from ssgr.errors import UserError
 from ssgr.evaluation.scoring import score
-from ssgr.hub_data import download_hub, hub_contents
+from ssgr.hub_data import download_hub, hub_contents, placed
 
 if TYPE_CHECKING:
     from ssgr.models.load import LoadedModel
@@ -59,7 +59,7 @@ def whole_text(config: PerplexityConfig) -> str:
 def _hub_text(text_field: str, *contents: str | None) -> str:
     dataset = HubDataset(*contents)
     rows = download_hub(dataset, "evaluation.dataset", "evaluation.path=FILE.txt")
-    return "\n\n".join(_text_of(row, text_field, f"{dataset.id} row {n}") for n, row in enumerate(rows, start=1))
+    return "\n\n".join(_text_of(row, text_field, place) for place, row in placed(dataset, rows))
 
 
 def _text_of(row: dict, field: str, place: str) -> str:

@@ -174,8 +174,7 @@ def regrade_store(options: argparse.Namespace, cache: Path) -> None:
         raise UserError("STORE bundled: the package's own store is not changed; import it into a folder of your own")
     with locked(lock_of(folder)):
         store = opened(folder)
-        template = PromptTemplate(find_tokenizer(store.manifest, options.tokenizer, cache), "", _think_end(store))
-        found = regrade(store, template)
+        found = regrade(store, _template(store, options, cache))
     with written_or_said(f"the store {folder} is graded") as output:
         output.print(Text(f"{found.traces:,} traces graded again: {len(found.changed):,} verdicts changed"))
         if found.other_answers:
@@ -202,14 +201,16 @@ def opened(folder: Path) -> TraceStore:
     return store
 
 
-def _think_end(store: TraceStore) -> str | None:
-    return store.manifest.get("think_end")
+def _template(store: TraceStore, options: argparse.Namespace, cache: Path) -> PromptTemplate:
+    """What decodes the store's ids and knows where its reasoning ends; UserError where its tokenizer is not known."""
+    tokenizer = find_tokenizer(store.manifest, options.tokenizer, cache)
+    return PromptTemplate(tokenizer, "", store.manifest.get("think_end"))
 
 
 def _template_if_any(store: TraceStore, options: argparse.Namespace, cache: Path) -> PromptTemplate | None:
     """What decodes the store's ids; None, which is said, where it does not say its tokenizer and none was named."""
     try:
-        return PromptTemplate(find_tokenizer(store.manifest, options.tokenizer, cache), "", _think_end(store))
+        return _template(store, options, cache)
     except UserError as error:
         if options.tokenizer is not None:
             raise

@@ -4,23 +4,18 @@ from fractions import Fraction
 
 import numpy as np
 
-from ssgr.config import Balance, Correctness, DifficultyConfig, LengthConfig, SelectionConfig
+from ssgr.config import Balance, Correctness, DifficultyConfig, LengthConfig, SelectionConfig, check_at_least_one
 from ssgr.errors import UserError
 
 LARGEST_K = 1_000
 
 
-def in_pass_rate_bin(solved: int, k: int, pass_rate: list[float], closed: bool = False) -> bool:
-    """Whether solved / k lies in (lo, hi], in exact arithmetic: 0.3333 in an option file means a third.
-
-    `closed`: a bin that begins at 0 holds 0 too, as under rollouts.split, where a problem that the estimating half
-    never solved can have correct traces in the other half.
-    """
-    return bool(counts_in_bin(k, pass_rate, closed)[solved])
-
-
 def counts_in_bin(k: int, pass_rate: list[float], closed: bool = False) -> np.ndarray:
-    """For 0, 1, … k solved rollouts, whether such a problem lies in the bin: bool, shape (k + 1,)."""
+    """For 0, 1, … k solved rollouts, whether solved / k lies in (lo, hi]: bool, shape (k + 1,).
+
+    In exact arithmetic: 0.3333 in an option file means a third. `closed`: a bin that begins at 0 holds 0 too, as
+    under rollouts.split, where a problem that the estimating half never solved can have correct traces in the other.
+    """
     low, high = (_as_fraction(bound) for bound in pass_rate)
     rates = [Fraction(solved, k) for solved in range(k + 1)]
     return np.array([low < rate <= high or (closed and rate == pass_rate[0] == 0) for rate in rates])
@@ -88,8 +83,7 @@ def check_bins(
 
 def check_selection(selection: SelectionConfig, difficulty: DifficultyConfig, length: LengthConfig | None) -> None:
     """UserError for choices among traces that contradict each other, such as to hold still what a bin varies."""
-    if selection.max_traces_per_problem < 1:
-        raise UserError(f"selection.max_traces_per_problem={selection.max_traces_per_problem}: must be at least 1")
+    check_at_least_one(selection, "selection", "max_traces_per_problem")
     if selection.matched and selection.correctness == Correctness.any:
         raise UserError(
             "selection.matched=true compares correct with wrong traces of the same problems: it needs "

@@ -9,6 +9,7 @@ import pandas as pd
 from ssgr.cache import write_atomically
 from ssgr.errors import UserError
 from ssgr.traces.bins import length_at
+from ssgr.traces.profile import spearman
 from ssgr.traces.store import StoreView
 from ssgr.traces.tables import COLUMNS, LENGTH_PERCENTILES, ROWS, difficulty_thirds, length_thirds
 
@@ -35,8 +36,8 @@ RULES = {
 }
 
 
-def plot_store(view: StoreView, name: str, out: Path) -> dict[str, float]:
-    """Draws the picture and returns what its title says: Spearman's correlation, and how many problems it is of.
+def plot_store(view: StoreView, name: str, out: Path) -> None:
+    """Draws the picture; its title says the rank correlation of pass rate and mean length over problems.
 
     Raises UserError for a kind of file that cannot be drawn and for a store without correct traces.
     """
@@ -52,25 +53,15 @@ def plot_store(view: StoreView, name: str, out: Path) -> dict[str, float]:
 
     lengths = correct.groupby("problem_id")["tokens"].mean()
     points = pd.DataFrame({"length": lengths, "rate": view.pass_rate.reindex(lengths.index)})
-    found = correlation(points)
+    found = spearman(points["rate"], points["length"])
     with pyplot.rc_context(RULES):
         figure, axes = pyplot.subplots(figsize=SIZE, layout="constrained")
         _draw(axes, view, points, correct)
-        said = (
-            f"Spearman {found:+.2f}".replace("-", "−") if np.isfinite(found) else "all pass rates or lengths are equal"
-        )
+        said = "all pass rates or lengths are equal" if found is None else f"Spearman {found:+.2f}".replace("-", "−")
         said = f"{said} · {len(points):,} problems × {view.graded} rollouts"
         figure.suptitle(f"{_shortened(name)}\n{said}", x=0.02, ha="left", fontsize=TEXT)
         _save(figure, out)
         pyplot.close(figure)
-    return {"spearman": found, "problems": len(points)}
-
-
-def correlation(points: pd.DataFrame) -> float:
-    """Spearman's, between pass rate and mean length of the problems; NaN where one of them never differs."""
-    if points["rate"].nunique() < 2 or points["length"].nunique() < 2:
-        return float("nan")
-    return float(points["rate"].corr(points["length"], method="spearman"))
 
 
 def _draw(axes: "Axes", view: StoreView, points: pd.DataFrame, correct: pd.DataFrame) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from ssgr.config import HubDataset, ProblemsConfig
 from ssgr.data_files import contents_hash, file_state, read_rows
 from ssgr.errors import UserError
-from ssgr.hub_data import download_hub, hub_contents, hub_name
+from ssgr.hub_data import download_hub, hub_contents, hub_name, placed
 from ssgr.traces.problem_rows import (
     Fields,
     Problem,
@@ -100,5 +100,4 @@ def _from_file(name: str, fields: Fields, path: Path, size: int, changed: int) -
 def _from_hub(name: str, fields: Fields, *dataset: str | None) -> tuple[Problem, ...]:
     source = HubDataset(*dataset)
     rows = download_hub(source, "problems.dataset", "problems.path=FILE")
-    placed = ((f"{source.id} row {number}", row) for number, row in enumerate(rows, start=1))
-    return tuple(usable_problems(placed, name, fields))
+    return tuple(usable_problems(placed(source, rows), name, fields))

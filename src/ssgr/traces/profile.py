@@ -26,7 +26,7 @@ def profile(view: StoreView, rows: pd.DataFrame, max_seq_len: int) -> dict[str, 
     return {
         "taken": _described(taken, groups),
         "held": _described(held, groups),
-        "pass_rate_length": _spearman(held["pass_rate"], held["tokens"]),
+        "pass_rate_length": spearman(held["pass_rate"], held["tokens"]),
     }
 
 
@@ -125,7 +125,8 @@ def _largest(names: pd.Series) -> list[str]:
     return counts.index[:LARGEST_GROUPS].tolist()
 
 
-def _spearman(one: pd.Series, other: pd.Series) -> float | None:
+def spearman(one: pd.Series, other: pd.Series) -> float | None:
+    """The rank correlation; None where either does not vary."""
     return _correlation(one.rank().to_numpy(), other.rank().to_numpy())
 
 

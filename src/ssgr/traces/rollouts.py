@@ -9,7 +9,7 @@ from ssgr.cache import locked, read_json
 from ssgr.config import RolloutsConfig
 from ssgr.engines.base import Engine, Generation, Sampling
 from ssgr.errors import UserError
-from ssgr.progress import console, track
+from ssgr.progress import say, track
 from ssgr.traces import grading_worker
 from ssgr.traces.grading import grade_all
 from ssgr.traces.problems import Problem
@@ -40,8 +40,7 @@ def collect(
     if config.name == "bundled":
         return _bundled(loaded, template, problems, config)
     if len(problems) < config.problems:
-        line = f"rollouts.problems={config.problems}: the problem set holds {len(problems)}, all of them are used"
-        console.print(line, markup=False, highlight=False)
+        say(f"rollouts.problems={config.problems}: the problem set holds {len(problems)}, all of them are used")
     problems = list(problems[: config.problems])
     manifest = make_manifest(engine, loaded, template, config, problem_set)
     folder = store_folder(cache_root, manifest)

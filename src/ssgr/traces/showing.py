@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ssgr.errors import UserError
+from ssgr.progress import visible
 from ssgr.traces.bins import length_at
 from ssgr.traces.problems import Problem
 from ssgr.traces.prompts import PromptTemplate
@@ -22,11 +23,6 @@ from ssgr.traces.stores import whole_view
 from ssgr.traces.tables import COLUMNS, LENGTH_PERCENTILES, ROWS, difficulty_thirds, length_thirds
 
 BOUNDS = ("pass (2/3, 1]", "pass (1/3, 2/3]", "pass (0, 1/3]", "pass 0")
-
-
-def visible(text: str) -> str:
-    """The text with control characters, but for line breaks and tabs, as escapes that can be read."""
-    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
 
 
 def list_table(stores: Iterable[tuple[str, TraceStore]]) -> Table:

@@ -4,8 +4,8 @@ from typing import Any
 
 from rich.text import Text
 
+from ssgr.progress import visible
 from ssgr.traces.importing import Agreement
-from ssgr.traces.showing import visible
 
 SHOWN = 80  # characters of an answer
 VERDICTS = {True: "correct", False: "wrong", None: "not graded"}

@@ -1,0 +1,21 @@
+"""Values that make no sense, in one line that names the option."""
+
+from typing import Any
+
+from ssgr.errors import UserError
+
+
+def check_at_least_one(options: Any, where: str, *names: str) -> None:
+    """UserError for an option below 1; null passes. `where` is the node that holds them, empty at the top level."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"{where}{'.' if where else ''}{name}={value}: must be at least 1")
+
+
+def check_sampling(options: Any, where: str) -> None:
+    """UserError for a temperature or top_p (filled by now) that nothing can be drawn with."""
+    if options.temperature < 0:
+        raise UserError(f"{where}.temperature={options.temperature}: must be at least 0 (0 is greedy)")
+    if not 0 < options.top_p <= 1:
+        raise UserError(f"{where}.top_p={options.top_p}: must be above 0 and at most 1")
