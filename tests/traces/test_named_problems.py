@@ -57,16 +57,28 @@ def test_an_answer_comes_from_its_field_else_from_the_last_box(tmp_path):
         MATH | {"problem": "2+2?", "answer": "4", "solution": "\\boxed{3} or \\boxed{5}"},
         MATH | {"problem": "3+3?", "answer": "", "solution": "\\boxed{3}, no: \\boxed{6}"},
     ]
+    problems = {p.question: p for p in load_problems(options("math_train", write(tmp_path / "m.jsonl", *rows)))}
+    assert {question: problem.answer for question, problem in problems.items()} == {
+        "1+1?": "2",
+        "2+2?": "4",
+        "3+3?": "6",
+    }
+    assert problems["1+1?"].solution == MATH["solution"] and problems["1+1?"].level == 3
+
+
+def test_a_part_of_a_set_that_is_sorted_by_subject_holds_every_subject(tmp_path):
+    rows = [{**MATH, "problem": f"{kind} {n}", "type": kind} for kind in ("Algebra", "Geometry") for n in range(100)]
     problems = load_problems(options("math_train", write(tmp_path / "m.jsonl", *rows)))
-    assert [problem.answer for problem in problems] == ["2", "4", "6"]
-    assert problems[0].solution == MATH["solution"] and problems[0].level == 3
+    backwards = load_problems(options("math_train", write(tmp_path / "w.jsonl", *reversed(rows))))
+    assert [p.question for p in problems] == [p.question for p in backwards]
+    assert 25 < sum(problem.subject == "Algebra" for problem in problems[:80]) < 55
 
 
 def test_a_subject_goes_by_either_name(tmp_path):
     rows = [MATH, {**MATH, "problem": "b", "subject": "x"}, {**MATH, "problem": "c"}]
     del rows[1]["type"], rows[2]["type"]
     problems = load_problems(options("math_train", write(tmp_path / "m.jsonl", *rows)))
-    assert [problem.subject for problem in problems] == ["Algebra", "x", None]
+    assert {p.question: p.subject for p in problems} == {"1+1?": "Algebra", "b": "x", "c": None}
     (problem,) = load_problems(options("math_train", write(tmp_path / "n.jsonl", rows[1]), subject_field="null"))
     assert problem.subject is None
 

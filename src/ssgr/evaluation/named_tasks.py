@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,21 @@ OVERRIDE = "evaluation.path=FILE"
 
 
 def from_files(name: str, fields: Fields, files: Sequence[Path]) -> list[Problem]:
-    """The problems of all files, one file after another.
+    """The problems of all files, one file after another; MATH's, which come sorted by subject, mixed in each.
 
     Raises UserError, with the row's place, for what cannot be read; flaws of the set itself are left out and said.
     """
-    return _problems(name, fields, (row for file in files for row in read_rows(file)))
+    parts = map(read_rows, files)
+    if name == "math":
+        parts = (_mixed(part, fields) for part in parts)
+    return _problems(name, fields, chain.from_iterable(parts))
 
 
 def from_hub(name: str, fields: Fields, contents: Sequence[str | None]) -> list[Problem]:
     """The problems of a hub's data set, named by id, config, split and revision.
 
-    Where four more such values follow, that data set's problems come first and are not taken from the other one again.
+    Where four more such values follow, that data set's problems come first and are not taken from the other one again;
+    each of the two is mixed.
     Raises UserError, one line that names the local way out, where the hub cannot be reached.
     """
     dataset, first = HubDataset(*contents[:4]), contents[4:]
@@ -51,7 +56,12 @@ def _head_first(head: list[Row], rows: list[Row], fields: Fields, name: str) -> 
     found = len(rows) - len(others)
     if found < len(asked):
         say(f"evaluation={name}: {len(asked) - found:,} of the first {len(head):,} problems are not in the whole set")
-    return head + others
+    return _mixed(head, fields) + _mixed(others, fields)
+
+
+def _mixed(rows: Iterable[Row], fields: Fields) -> list[Row]:
+    """In an order that follows from each question alone, so that the first N problems are of every subject."""
+    return sorted(rows, key=lambda row: content_hash(_letters(row[1], fields)))
 
 
 def _letters(row: dict[str, Any], fields: Fields) -> str:

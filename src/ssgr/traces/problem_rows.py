@@ -113,6 +113,14 @@ def usable_problems(rows: Iterable[Row], name: str, fields: Fields, group: str =
     return problems
 
 
+def mixed(problems: Iterable[Problem]) -> list[Problem]:
+    """In an order that follows from each question alone, as any order that has nothing to do with what is asked.
+
+    MATH comes sorted by subject: its first thousand problems are algebra, and so would be all rollouts.
+    """
+    return sorted(problems, key=lambda problem: content_hash(problem.question))
+
+
 def problem_of(row: dict[str, Any], group: str, fields: Fields, place: str) -> Problem:
     """The row as a problem; UserError, with its place, where it is none (NoAnswer where only the answer is empty)."""
     question = text_field(row, fields.question, "a question", place, f"{group}.question_field")

@@ -11,6 +11,7 @@ from ssgr.traces.problem_rows import (
     Fields,
     Problem,
     jsonl_path,
+    mixed,
     problem_id_of,
     read_bundled,
     read_problems,
@@ -39,7 +40,10 @@ NAMES = ("bundled", "jsonl", *NAMED_SETS)
 
 
 def load_problems(config: ProblemsConfig) -> list[Problem]:
-    """The whole problem set in its own order; cheap to ask for again in the same process.
+    """The whole problem set; cheap to ask for again in the same process.
+
+    The well-known sets come in a mixed order, the same for a file and for the hub, so that a part of one is a sample
+    of it; the others in their own.
 
     problems.path reads a local file, else problems.dataset is downloaded. Raises UserError, with file and row, for a
     missing file, a malformed row, a problem without a question or an answer, and ids that occur twice; of the
@@ -59,13 +63,14 @@ def load_problems(config: ProblemsConfig) -> list[Problem]:
 def problems_hash(config: ProblemsConfig) -> str | list[str | None]:
     """For the names of cells: a hash of the problem file's bytes, or what names the hub's data set.
 
-    A well-known set in a file says so beside the hash: jsonl would keep or refuse the flawed rows that it leaves out.
+    A well-known set in a file says so beside the hash: jsonl would keep or refuse the flawed rows that it leaves out,
+    and keep the file's order.
     Raises UserError where there is no such file.
     """
     path = _problem_file(config)
     if path is None:
         return hub_contents(config.dataset)
-    return [contents_hash(path), "flaws left out"] if config.name in NAMED_SETS else contents_hash(path)
+    return [contents_hash(path), "flaws left out, mixed"] if config.name in NAMED_SETS else contents_hash(path)
 
 
 def problem_set(config: ProblemsConfig) -> str:
@@ -92,7 +97,7 @@ def _from_file(name: str, fields: Fields, path: Path, size: int, changed: int) -
     if name == "bundled":
         return tuple(read_bundled(path))
     if name in NAMED_SETS:
-        return tuple(usable_problems(read_rows(path), name, fields))
+        return tuple(mixed(usable_problems(read_rows(path), name, fields)))
     return tuple(read_problems(path, "problems", fields))
 
 
@@ -100,4 +105,4 @@ def _from_file(name: str, fields: Fields, path: Path, size: int, changed: int) -
 def _from_hub(name: str, fields: Fields, *dataset: str | None) -> tuple[Problem, ...]:
     source = HubDataset(*dataset)
     rows = download_hub(source, "problems.dataset", "problems.path=FILE")
-    return tuple(usable_problems(placed(source, rows), name, fields))
+    return tuple(mixed(usable_problems(placed(source, rows), name, fields)))
