@@ -37,7 +37,7 @@ def main() -> None:
     subject = stages.load(cell)
     problems = cell.problems[: given.problems]
     prompts = [subject.template.prompt_ids(problem.question) for problem in problems]
-    hf_options = composed(["engine=hf", *given.overrides]).engine
+    hf_options = composed(["engine=hf", *(word for word in given.overrides if not word.startswith("engine."))]).engine
     engines = {"vllm": subject.engine, "hf": ENGINES.get("hf")(hf_options, subject.loaded)}
     found, completions = {}, {}
     for name, engine in engines.items():
