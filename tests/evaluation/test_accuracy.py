@@ -183,11 +183,11 @@ def test_shipped_samples_are_used_where_they_are_this_models(task, tmp_path, mon
 
 def make_samples(table: dict[str, list[tuple[bool, str | None]]]) -> pd.DataFrame:
     rows = [
-        {"problem_id": name, "correct": correct, "answer": answer, "tokens": 10, "finish_reason": "stop"}
+        {"problem_id": name, "repeat": repeat, "correct": correct, "answer": answer, "tokens": 10}
         for name, samples in table.items()
-        for correct, answer in samples
+        for repeat, (correct, answer) in enumerate(samples)
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(finish_reason="stop")
 
 
 def test_metrics_by_hand():
@@ -235,7 +235,6 @@ def test_pass_at_k_is_the_share_of_draws_with_a_right_one(k, n, correct):
 
 def test_reasoning_that_never_ended_counts_as_cut():
     samples = make_samples({"a": [(True, "1"), (False, None)], "b": [(False, "2"), (False, None)]})
-    samples["repeat"] = [0, 1, 0, 1]
     samples.loc[3, "finish_reason"] = "length"
     assert summarise(samples, "t")["t/truncated"] == 0.25
     assert summarise(samples, "t", {("a", 1), ("b", 1)})["t/truncated"] == 0.5

@@ -10,6 +10,7 @@ import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from ssgr.evaluation import divergence as room
+from ssgr.evaluation.accuracy import Accuracy
 from ssgr.evaluation.divergence import dense_states, divergence, length_sorted_batches
 from ssgr.evaluation.held_out import HeldOut, difficulty_bin, held_out, length_bounds
 from ssgr.traces.problems import Problem
@@ -160,14 +161,16 @@ def test_held_out_samples_and_their_cells(tmp_path):
     )
     view = store.view(problems, 3)
     samples = view.traces.rename(columns={"rollout": "repeat"}).assign(task="t", output_ids=None)
-    dense = SimpleNamespace(view=view, samples=samples)
-    result = held_out(dense)
+    result = held_out(Accuracy(samples, {}, view))
     table = result.table.set_index("problem_id")
     assert table["difficulty"].to_dict() == {"a": "easy", "b": "medium", "c": "hard", "d": "never", "e": "easy"}
     # the correct ones are 6 7 8 10 10 12 12 12 20: up to 8 is short, up to 12 moderate
     expected = {"a": "short", "b": "moderate", "c": "truncated", "d": "short", "e": "moderate"}
     assert table["length"].to_dict() == expected
     assert [len(output) for _, output in result.sequences] == [6, 10, 9, 3, 12]
+    # a completion may end although its reasoning did not; repeat 1 of another problem is not held out
+    unended = held_out(Accuracy(samples, {}, view, {("d", 0), ("a", 1)})).table.set_index("problem_id")
+    assert unended["length"].to_dict() == expected | {"d": "truncated"}
 
 
 @pytest.mark.parametrize(

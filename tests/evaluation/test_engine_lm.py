@@ -10,6 +10,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval_tasks import TASKS, write_tasks
 
 from ssgr.config import EngineConfig, LmEvalConfig
+from ssgr.engines.base import Engine, Generation
 from ssgr.engines.hf import HfEngine
 from ssgr.errors import UserError
 from ssgr.evaluation import harness
@@ -89,6 +90,43 @@ def test_repeats_are_drawn_apart_and_the_cap_holds(loaded):
     assert ours(loaded, most=6).generate_until([request] * 4) == texts
 
 
+class Replay(Engine):
+    """Gives out the completions that it was made with, one after another."""
+
+    def __init__(self, *made):
+        self.made = made
+
+    def stream(self, prompts, seeds, sampling, on_tokens=None):
+        yield list(range(len(prompts))), self.made
+
+
+@pytest.mark.parametrize("tag_is_special", [False, True])
+def test_only_what_follows_the_reasoning_is_graded(tag_is_special):
+    thinking = tiny_models.loaded(tiny_models.build(max_position_embeddings=CONTEXT))
+    thinking.think_end = "w9"
+    if tag_is_special:
+        thinking.tokenizer.add_special_tokens({"additional_special_tokens": ["w9"]})
+    made = {
+        "w5 w6 w9 w7 w8 w5 w6 w2": "stop",  # the stop string stands in the reasoning too
+        "w5 w6 w7 w2": "stop",
+        "w6 w7 w8": "length",
+        "w6 w9 w7 w8": "length",
+        "w6 w9 w7 w5 w8": "length",
+        "w6 w9 w7 w9 w8 w2": "stop",
+    }
+    outputs = [Generation([int(word[1:]) for word in text.split()], reason) for text, reason in made.items()]
+    lm = EngineLM(Replay(*outputs), thinking, 64, 0)
+    options = {"until": ["w5"], "do_sample": False, "max_gen_toks": 16}
+    texts = lm.generate_until(requests("generate_until", *(("w1", options) for _ in made)))
+    assert [text.strip() for text in texts] == ["w7 w8", "", "", "w7 w8", "w7", "w8"]
+    assert lm.truncated == {"t": [False, True, True, True, False, False]}
+    thinking.think_end = None
+    lm = EngineLM(Replay(*outputs), thinking, 64, 0)
+    texts = lm.generate_until(requests("generate_until", *(("w1", options) for _ in made)))
+    assert texts[1] == "" and texts[2] == "w6 w7 w8"
+    assert lm.truncated == {"t": [False, False, True, True, False, False]}
+
+
 def test_a_task_of_each_kind_by_its_name(folder, loaded, without_defaults):
     config = LmEvalConfig("lm_eval", [], False, list(TASKS), str(folder), None, 64, 0)
     metrics = lm_eval_metrics(ours(loaded).engine, loaded, config, 4)
@@ -104,6 +142,7 @@ def test_a_task_of_each_kind_by_its_name(folder, loaded, without_defaults):
     for metric in ("word_perplexity", "bits_per_byte"):
         assert metrics[f"rolled/{metric}"] == pytest.approx(expected["rolled"][f"{metric},none"], rel=1e-4)
     assert metrics["chosen/problems"] == 4 and np.isfinite(list(metrics.values())).all()
+    assert 0 <= metrics["written/truncated"] <= 1 and "chosen/truncated" not in metrics
 
 
 def test_few_shots_are_set(folder, loaded, without_defaults):

@@ -36,11 +36,18 @@ class Accuracy:
     """`samples` is samples.parquet: task, problem_id, repeat, correct, tokens, finish_reason, answer, output_ids.
 
     `metrics` maps "<task>/accuracy" and its companions to numbers; `view` is the samples as they lie in the store.
+    `unanswered` are (problem id, repeat) whose completion was cut or whose reasoning never ended.
     """
 
     samples: pd.DataFrame
     metrics: dict[str, float]
     view: StoreView
+    unanswered: Set[tuple[str, int]] = frozenset()
+
+    @property
+    def truncated(self) -> pd.Series:
+        """bool per sample: those that metrics count as truncated."""
+        return cut(self.samples, self.unanswered)
 
 
 def sampling_of(config: TaskConfig) -> Sampling:
@@ -72,7 +79,7 @@ def evaluate(
     ours = metrics[f"{config.name}/accuracy"]
     if abs(ours - theirs) > 1e-9:
         raise AssertionError(f"lm-eval's mean {theirs} is not ours, {ours}")
-    return Accuracy(samples, metrics, view)
+    return Accuracy(samples, metrics, view, lm.unanswered)
 
 
 def samples_table(view: StoreView, task: str) -> pd.DataFrame:
@@ -98,29 +105,27 @@ def no_samples() -> pd.DataFrame:
 
 
 def summarise(samples: pd.DataFrame, task: str, unanswered: Set[tuple[str, int]] = frozenset()) -> dict[str, float]:
-    """The metrics of a samples table. The standard error is clustered: problems are drawn, not completions.
-
-    `unanswered` are (problem id, repeat) whose reasoning never ended, though the completion did: they count as
-    truncated too.
-    """
+    """The metrics of a samples table. The standard error is clustered: problems are drawn, not completions."""
     problems = samples.groupby("problem_id", sort=False)
     means = problems["correct"].mean()
     repeats = int(problems.size().max())
-    cut = samples["finish_reason"] != "stop"
-    if unanswered:
-        rows = zip(samples["problem_id"], samples["repeat"], strict=True)
-        cut |= np.array([row in unanswered for row in rows])
     values = {
         "accuracy": float(means.mean()),
         "accuracy_se": standard_error(means.to_numpy()),
         "mean_tokens": float(samples["tokens"].mean()),
-        "truncated": float(cut.mean()),
+        "truncated": float(cut(samples, unanswered).mean()),
         "problems": len(means),
         "repeats": repeats,
         "pass_at_k": float(np.mean([pass_at(repeats, len(rows), int(rows.sum())) for _, rows in problems["correct"]])),
         "maj_at_k": float(np.mean([majority_is_correct(group) for _, group in problems])),
     }
     return {f"{task}/{name}": value for name, value in values.items()}
+
+
+def cut(samples: pd.DataFrame, unanswered: Set[tuple[str, int]]) -> pd.Series:
+    """bool per sample: not ended, or among (problem id, repeat) whose reasoning never did though the completion did."""
+    rows = zip(samples["problem_id"], samples["repeat"], strict=True)
+    return (samples["finish_reason"] != "stop") | np.array([row in unanswered for row in rows], bool)
 
 
 def pass_at(k: int, n: int, correct: int) -> float:

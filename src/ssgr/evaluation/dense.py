@@ -66,8 +66,8 @@ def dense_metrics(
     """
     dtype = str(loaded.model.dtype).removeprefix("torch.")
     about = {"weights": loaded.weights_hash, "dtype": dtype, "evaluation": evaluation_identity(config), "limit": limit}
-    # what comes before think_end is no part of what lm-eval's tasks grade
-    about |= {"think_end": loaded.think_end}
+    # lm-eval's tasks grade nothing else, and nothing where the tag is missing
+    about |= {"graded_after": loaded.think_end}
     about |= {"engine": engine.identity.get("engine", ""), "lm_eval": version("lm_eval")}
     folder = Path(cache_root) / "dense" / content_hash(about)
     with locked(folder.with_suffix(".lock")):

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,10 +11,11 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from ssgr.engines.base import Engine, Sampling
+from ssgr.engines.base import Engine, Generation, Sampling
 from ssgr.errors import UserError
 from ssgr.evaluation.scoring import score
 from ssgr.progress import track
+from ssgr.traces.prompts import answer_text
 from ssgr.traces.store import row_seed
 
 if TYPE_CHECKING:
@@ -23,13 +25,15 @@ if TYPE_CHECKING:
 class EngineLM(TemplateLM):
     """Answers what any task of lm-eval may ask, as lm-eval's own model for transformers does.
 
-    `most` is the largest number of tokens that a completion may have, whatever a task asks for.
+    `most` is the largest number of tokens that a completion may have, whatever a task asks for. `truncated` says of
+    each completion, by its task, whether it was cut or its reasoning never ended.
     """
 
     def __init__(self, engine: Engine, loaded: "LoadedModel", most: int, seed: int):
         super().__init__()
         self.engine, self.loaded, self.most, self.seed = engine, loaded, most, seed
         self.tokenizer = loaded.tokenizer
+        self.truncated: dict[str, list[bool]] = defaultdict(list)
 
     @property
     def eot_token_id(self) -> int:
@@ -79,7 +83,7 @@ class EngineLM(TemplateLM):
         return totals.tolist()
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """One text per request, in order, cut before the first of its stop strings.
+        """One text per request, in order: what follows the reasoning, cut before the first of its stop strings.
 
         An engine knows no stop strings: what comes after one was generated for nothing.
         """
@@ -98,9 +102,26 @@ class EngineLM(TemplateLM):
                 prompts = [self._prompt(requests[number].args[0], sampling.max_new_tokens) for number in numbers]
                 made = self.engine.generate(prompts, self._seeds(requests, numbers), sampling, bar.token_rate())
                 for number, generation in zip(numbers, made, strict=True):
-                    text = self.tokenizer.decode(generation.output_ids, skip_special_tokens=True)
-                    texts[number] = postprocess_generated_text(text, asked[number]["until"], self.loaded.think_end)
+                    texts[number], cut = self._answer(generation, asked[number]["until"])
+                    self.truncated[str(requests[number].task_name)].append(cut)
         return texts
+
+    def _answer(self, generation: Generation, until: list[str]) -> tuple[str, bool]:
+        """The text to grade, none where the reasoning never ended, and whether its end is missing."""
+        think_end = self.loaded.think_end
+        kept = [token for token in generation.output_ids if token not in self._silent_ids]
+        text = answer_text(self.tokenizer.decode(kept), think_end)
+        if text is None:
+            return "", True
+        text = text.lstrip() if think_end else text
+        answer = postprocess_generated_text(text, until, None)
+        return answer, generation.finish_reason != "stop" and answer == text
+
+    @cached_property
+    def _silent_ids(self) -> set[int]:
+        """Special tokens but the tag that ends the reasoning, which some tokenizers count among them."""
+        tag = self.tokenizer.encode(self.loaded.think_end or "", add_special_tokens=False)
+        return set(self.tokenizer.all_special_ids) - set(tag)
 
     def _prompt(self, text: str, cap: int) -> list[int]:
         """Its last tokens where the text does not fit beside the completion; half the context is always the text's."""

@@ -34,9 +34,10 @@ OVERRIDE = "evaluation.include_path=FOLDER can name tasks with local data"
 def lm_eval_metrics(engine: Engine, loaded: "LoadedModel", config: LmEvalConfig, limit: int | None) -> dict[str, float]:
     """What lm-eval measures on its tasks: "<task>/<metric>", with "_se" where it is a mean, "/problems" and "/seconds".
 
-    A metric of a filter that has a name is "<task>/<metric>,<filter>", as lm-eval writes it. The first `limit`
-    documents of each task count (None: all). Raises UserError, one line, for tasks that are not there, that cannot be
-    used, or whose data cannot be had.
+    A metric of a filter that has a name is "<task>/<metric>,<filter>", as lm-eval writes it. "<task>/truncated" is the
+    share of completions that were cut before a stop string or whose reasoning never ended. The first `limit` documents
+    of each task count (None: all). Raises UserError, one line, for tasks that are not there, that cannot be used, or
+    whose data cannot be had.
     """
     with quiet(), random_state_kept():
         loaded_tasks = load_tasks(config)
@@ -47,6 +48,8 @@ def lm_eval_metrics(engine: Engine, loaded: "LoadedModel", config: LmEvalConfig,
     metrics: dict[str, float] = {}
     for name, values in results["results"].items():
         metrics |= _metrics_of(name, values, loaded_tasks["tasks"].get(name), results["samples"].get(name, []))
+        if name in lm.truncated:
+            metrics[f"{name}/truncated"] = float(np.mean(lm.truncated[name]))
         metrics[f"{name}/seconds"] = seconds / len(results["results"])
     return metrics
 

@@ -32,8 +32,7 @@ def held_out(dense: Accuracy) -> HeldOut:
     correct = samples["tokens"][samples["correct"]]
     bounds = length_bounds((correct if len(correct) else samples["tokens"]).to_numpy())
     bins = np.searchsorted(bounds, table["tokens"], side="left")
-    finished = table["finish_reason"] == "stop"
-    table["length"] = np.where(finished, np.array(LENGTHS)[bins], "truncated")
+    table["length"] = np.where(dense.truncated[first], "truncated", np.array(LENGTHS)[bins])
     return HeldOut(table, dense.view.sequences(dense.view.traces[first]))
 
 
