@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from cost_blocks import PRUNED
+
 from ssgr.study.watch import spoken
 
 GIB = 2**30
@@ -39,7 +41,7 @@ def add_assumptions(parser: argparse.ArgumentParser) -> None:
     of.add_argument("--rambling", type=float, default=1.5, help="mean tokens of a pruned model over the dense one's")
     of.add_argument("--diverging", type=int, default=500, help="dense samples that the divergence is measured on")
     of.add_argument("--cells", type=int, default=16, help="4 arms x 4 seeds")
-    of.add_argument("--pruner", default="sparsegpt")
+    of.add_argument("--pruner", choices=PRUNED, default="sparsegpt")
 
 
 def assumptions(given: argparse.Namespace) -> list[str]:
@@ -60,6 +62,9 @@ def assumptions(given: argparse.Namespace) -> list[str]:
 
 def print_table(measured: list[dict[str, Any]], given: argparse.Namespace) -> None:
     """Markdown: what is assumed, a line for each shape and kind, and what was measured."""
+    for found in measured:
+        if missing := {"generation", "handover_seconds_per_block", "pruning", "divergence"} - found.keys():
+            raise SystemExit(f"{found['shape']} on {found['card']}: {', '.join(sorted(missing))} not measured")
     cards = ", ".join(sorted({found["card"] for found in measured}))
     print("\n\n".join(assumptions(given)), end="\n\n")
     columns = ("weights", "model", "rollouts", "dense evaluation", "a cell: pruning", "evaluation", "divergence")
@@ -129,12 +134,12 @@ def measured_lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"- in the middle of completions of {row['new_tokens']:,} tokens: {rate}; {prompts}")
     if "handover_seconds_per_block" in found:
         lines.append(f"- hand-over of pruned weights: {found['handover_seconds_per_block'] * blocks:.1f} s")
-    for row in found["pruning"]:
+    for row in found.get("pruning", []):
         budget = f"{row['tokens']:,} tokens in sequences of {row['length']:,}"
         all_ = f"{row['seconds_per_block'] * blocks + row['other_seconds']:.0f} s"
         seconds = f"{row['seconds_per_block']:.2f} s a block, {all_}"
         lines.append(f"- {row['pruner']}, {budget}: {seconds}, {memory(found, row)}")
-    for row in found["divergence"]:
+    for row in found.get("divergence", []):
         dense, pruned = (1e5 * (row["block"] * blocks + row[side]) for side in ("dense", "pruned"))
         cost = f"{dense:.1f} s dense (with writing its states), {pruned:.1f} s in each cell"
         lines.append(f"- divergence, 100,000 tokens in sequences of {row['length']:,}: {cost}")
