@@ -31,7 +31,7 @@ from engines import composed
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from ssgr.engines.child import Child
-from ssgr.engines.vllm import ENVIRONMENT, shared_folder, write_linears
+from ssgr.engines.vllm import ENVIRONMENT, hand_over
 from ssgr.models.load import LoadedModel, weights_fingerprint
 from ssgr.progress import say
 from ssgr.stages import device_name
@@ -220,9 +220,7 @@ def handover(child: Child, loaded: LoadedModel) -> float:
 
     def bring() -> None:
         weights_fingerprint(loaded.model)
-        with tempfile.TemporaryDirectory(prefix="ssgr-", dir=shared_folder(loaded.model)) as folder:
-            write_linears(loaded.model, Path(folder) / "weights.safetensors")
-            ask(child, "load", path=str(Path(folder) / "weights.safetensors"))
+        hand_over(loaded.model, [child])
 
     bring()
     return timed(bring)[0]
