@@ -104,6 +104,28 @@ def test_an_unchanged_model_does_not_diverge(dtype, tmp_path):
     assert result.metrics["t/nll"] == result.dense_metrics["t/nll"] > 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tokens_are_compared_to_the_precision_of_fp32(dtype):
+    """Peaked distributions as a trained model's, far from zero, over a large vocabulary; the oracle is in fp64."""
+    generator = torch.Generator().manual_seed(0)
+    before = 4 * torch.randn(24, 20_000, generator=generator) + 30
+    before[:, 7] += torch.arange(24)
+    after = before + 0.3 * torch.randn(before.shape, generator=generator)
+    before, after = before.to(dtype), after.to(dtype)
+    model = SimpleNamespace(config=Qwen2Config(), get_output_embeddings=lambda: torch.nn.Identity())
+    targets = torch.arange(24)
+    values = room.compare_tokens(model, before.clone(), after.clone(), targets).double()
+    dense, pruned = (logits.double().log_softmax(-1) for logits in (before, after))
+    expected = [
+        (dense.exp() * (dense - pruned)).sum(-1),
+        -dense[targets, targets],
+        -pruned[targets, targets],
+        (before.argmax(-1) != after.argmax(-1)).double(),
+    ]
+    torch.testing.assert_close(values, torch.stack(expected, 1), rtol=1e-5, atol=1e-6)
+    assert (room.compare_tokens(model, before, before.clone(), targets)[:, 0] == 0).all()
+
+
 def test_metrics_are_means_over_problems_and_cells(tmp_path):
     loaded, samples = make_loaded(), make_samples()
     states = dense_states(loaded, samples, tmp_path)

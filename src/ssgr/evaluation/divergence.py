@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 BATCH_TOKENS = 8192  # of one forward pass, padding included; fixed, since the cached states follow its batches
 LOGIT_ELEMENTS = 1 << 24  # tokens x vocabulary of one chunk
+LOGIT_ELEMENTS_ON_CARD = 1 << 27  # 2 GB with all that is made of them: fewer tokens would be reading lm_head, not work
 
 
 @dataclass
@@ -109,22 +110,22 @@ def write_states(model: "PreTrainedModel", samples: HeldOut, states: DenseStates
 def divergence(loaded: "LoadedModel", samples: HeldOut, states: DenseStates) -> Divergence:
     """Compares the model, pruned in place by now, with its dense states; memory does not grow with the samples."""
     columns = ("kl_sum", "nll_dense", "nll", "top1_changed")
-    sums = np.zeros((len(samples.sequences), len(columns)))
+    sums = torch.zeros(len(samples.sequences), len(columns), dtype=torch.float64, device=loaded.device)
     with track("divergence", len(states.batches)) as bar, torch.inference_mode():
         for batch, rows in enumerate(states.batches):
             sequences = [samples.sequences[row] for row in rows]
-            before, after = states.load(batch, loaded.device), final_states(loaded.model, sequences)
-            targets = torch.cat([torch.as_tensor(output, dtype=torch.int64) for _, output in sequences])
-            counts = torch.tensor([len(output) for _, output in sequences])
-            owner = torch.repeat_interleave(torch.arange(len(rows)), counts).to(loaded.device)
-            totals = torch.zeros(len(rows), len(columns), dtype=torch.float64, device=loaded.device)
+            after = final_states(loaded.model, sequences)  # under way on the device while a file is read
+            before = states.load(batch, loaded.device)
+            outputs = [torch.as_tensor(output, dtype=torch.int64) for _, output in sequences]
+            targets = torch.cat(outputs).to(loaded.device)
+            owner = torch.repeat_interleave(torch.tensor(rows), torch.tensor(list(map(len, outputs))))
+            owner = owner.to(loaded.device)
             for part in chunks(len(targets), loaded.model):
-                values = compare_tokens(loaded.model, before[part], after[part], targets[part].to(loaded.device))
-                totals.index_add_(0, owner[part], values.double())
-            sums[rows] = totals.cpu().numpy()
+                values = compare_tokens(loaded.model, before[part], after[part], targets[part])
+                sums.index_add_(0, owner[part], values.double())
             bar.advance()
     table = samples.table.copy()
-    for column, values in zip(columns, sums.T, strict=True):
+    for column, values in zip(columns, sums.cpu().numpy().T, strict=True):
         table[column] = values if column == "kl_sum" else values / table["tokens"]
     table["kl"] = table["kl_sum"] / table["tokens"]
     order = ["task", "problem_id", "tokens", "kl", *columns, "correct", "finish_reason", "pass_rate"]
@@ -138,20 +139,30 @@ def compare_tokens(
 
     From hidden states [tokens, hidden] and sampled ids [tokens]; fp32 [tokens, 4], in nats.
     """
-    dense, pruned = (torch.log_softmax(output_logits(model, states), -1) for states in (before, after))
-    kl = (dense.exp() * (dense - pruned)).sum(-1)
-    chosen = targets[:, None]
-    changed = dense.argmax(-1) != pruned.argmax(-1)
-    return torch.stack([kl, -dense.gather(1, chosen)[:, 0], -pruned.gather(1, chosen)[:, 0], changed.float()], 1)
+    logits = [output_logits(model, given) for given in (before, after)]
+    # Every pass over [tokens, vocabulary] costs, so there are few: logits less their largest, then their exponentials
+    # in the same memory. The largest is exact in any dtype, and without it sums of exponentials lie near 1.
+    (top, likeliest), (top_pruned, likeliest_pruned) = (each.max(-1, keepdim=True) for each in logits)
+    dense, pruned = logits[0] - top.float(), logits[1] - top_pruned.float()
+    del logits
+    at_target, at_target_pruned = (each.gather(1, targets[:, None])[:, 0] for each in (dense, pruned))
+    difference = dense - pruned
+    mass, mass_pruned = dense.exp_().sum(-1), pruned.exp_().sum(-1)
+    log_mass, log_mass_pruned = mass.log(), mass_pruned.log()
+    kl = difference.mul_(dense).sum(-1) / mass + (log_mass_pruned - log_mass)
+    changed = (likeliest != likeliest_pruned)[:, 0].float()
+    return torch.stack([kl, log_mass - at_target, log_mass_pruned - at_target_pruned, changed], 1)
 
 
 def output_logits(model: "PreTrainedModel", states: torch.Tensor) -> torch.Tensor:
-    """fp32 logits of final hidden states, with what some architectures do to them (Gemma, Granite, Cohere)."""
+    """Logits of final hidden states in the model's dtype, or in fp32 where Gemma, Granite or Cohere rescale them."""
     config = model.config.get_text_config()
-    logits = model.get_output_embeddings()(states).float()
-    logits = logits / (getattr(config, "logits_scaling", None) or 1.0) * (getattr(config, "logit_scale", None) or 1.0)
+    logits = model.get_output_embeddings()(states)
+    scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
     cap = getattr(config, "final_logit_softcapping", None)
-    return torch.tanh(logits / cap) * cap if cap else logits
+    if scale != 1.0:
+        logits = logits.float() * scale
+    return torch.tanh(logits.float() / cap) * cap if cap else logits
 
 
 @torch.inference_mode()
@@ -188,6 +199,7 @@ def length_sorted_batches(sequences: Sequence[tuple[np.ndarray, np.ndarray]]) ->
 
 
 def chunks(tokens: int, model: "PreTrainedModel") -> Iterator[slice]:
-    """Slices of so many tokens that their logits are of about LOGIT_ELEMENTS elements."""
-    size = max(1, LOGIT_ELEMENTS // model.get_output_embeddings().weight.shape[0])
+    """Slices of so many tokens that their logits are of about LOGIT_ELEMENTS elements, on a card many more."""
+    weight = model.get_output_embeddings().weight
+    size = max(1, (LOGIT_ELEMENTS_ON_CARD if weight.is_cuda else LOGIT_ELEMENTS) // weight.shape[0])
     return (slice(start, start + size) for start in range(0, tokens, size))

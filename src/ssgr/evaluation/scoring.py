@@ -50,6 +50,6 @@ def score(model: "PreTrainedModel", sequences: Sequences, description: str) -> S
 
 def _token_scores(model: "PreTrainedModel", states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """float64 [tokens, 2]: the log-probability of each token, and 1 where another one was likelier."""
-    logits = output_logits(model, states)
+    logits = output_logits(model, states).float()
     log_probabilities = torch.log_softmax(logits, -1).gather(1, targets[:, None])[:, 0]
     return torch.stack([log_probabilities.double(), (logits.argmax(-1) != targets).double()], 1)
