@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ssgr.config import VllmConfig
 from ssgr.engines import vllm
@@ -34,7 +35,7 @@ DEFAULTS = {
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", f"{FAKE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("PYTHONPATH", str(FAKE), prepend=os.pathsep)
     monkeypatch.setattr(sys, "path", [str(FAKE), *sys.path])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(vllm, "version", lambda package: "0.0")
@@ -56,9 +57,11 @@ def engine_of(tmp_path, monkeypatch):
     monkeypatch.setattr("ssgr.models.blocks.model_linears", lambda model: {"block.linear": model.linear})
     monkeypatch.setattr("ssgr.models.load.model_linears", lambda model: {"block.linear": model.linear})
 
-    def build(value=1.0, longest=8, hash_="w", **options):
+    save_file({"block.linear.weight": Linears(1.0).linear.weight}, tmp_path / "model.safetensors")
+
+    def build(longest=8, hash_="w", **options):
         loaded = SimpleNamespace(
-            model=Linears(value),
+            model=Linears(1.0),
             tokenizer=SimpleNamespace(eos_token_id=9),
             weights_hash=hash_,
             context=4096,
@@ -76,7 +79,9 @@ def logs(tmp_path):
     return "".join(path.read_text() for path in sorted((tmp_path / "logs").glob("*.log")))
 
 
-def test_rows_come_back_under_their_numbers_and_equal_prompts_are_one_request(engine_of):
+@pytest.mark.parametrize("shape", ["0.26", "0.32"])
+def test_rows_come_back_under_their_numbers_and_equal_prompts_are_one_request(engine_of, shape, monkeypatch):
+    monkeypatch.setenv("FAKE_VLLM", shape)
     prompts = [[5, 1], [4], [5, 1], [3], [5, 1]]
     made = engine_of().generate(prompts, [1] * 5, GREEDY)
     assert [generation.output_ids for generation in made] == [[6, 5, 7], [6, 4, 7], [6, 5, 7], [6, 3, 7], [6, 5, 7]]
@@ -127,15 +132,86 @@ def test_an_interruption_while_it_ends_kills_the_child(engine_of, monkeypatch):
 
 
 def test_the_engine_starts_once_and_each_cell_brings_its_weights(engine_of, tmp_path):
-    dense, pruned = engine_of(1.0), engine_of(1.0)
+    dense, pruned = engine_of(), engine_of()
     assert dense.generate([[5]], [0], GREEDY)[0].output_ids[0] == 6
+    assert "weights put in" not in logs(tmp_path), "a fresh start has read them from the folder"
     pruned.loaded.model.linear.weight.fill_(0.5)
     pruned.close()
     assert pruned.generate([[5]], [0], GREEDY)[0].output_ids[0] == 3
     assert dense.generate([[5]], [0], GREEDY)[0].output_ids[0] == 6, "the dense weights are put back"
     dense.generate([[5]], [0], GREEDY)
     assert logs(tmp_path).count("started") == 1
-    assert logs(tmp_path).count("prefix cache reset") == 3, "and only where they change"
+    assert logs(tmp_path).count("weights put in") == 2, "and only where they change"
+    assert logs(tmp_path).count("prefix cache reset") == 2
+
+
+def test_a_model_that_is_pruned_before_the_start_is_brought_into_it(engine_of, tmp_path):
+    engine = engine_of(data_parallel_size=2)
+    engine.loaded.model.linear.weight.fill_(0.5)
+    assert [made.output_ids[0] for made in engine.generate([[5], [4]], [0, 0], GREEDY)] == [3, 3]
+
+
+def test_an_engine_that_takes_no_weights_is_started_anew_from_a_checkpoint(engine_of, tmp_path, monkeypatch, capsys):
+    def write(model, tokenizer, folder):
+        folder.mkdir()
+        save_file({"block.linear.weight": model.linear.weight}, folder / "model.safetensors")
+
+    monkeypatch.setenv("FAKE_VLLM", "rigid")
+    monkeypatch.setattr("ssgr.models.save.write_model", write)
+    engine = engine_of()
+    assert engine.generate([[5]], [0], GREEDY)[0].output_ids[0] == 6
+    engine.loaded.model.linear.weight.fill_(0.5)
+    for _ in range(2):
+        assert engine.generate([[5]], [0], GREEDY)[0].output_ids[0] == 3
+    assert logs(tmp_path).count("started") == 2
+    assert "takes no new weights while it runs (NotImplementedError: load_weights)" in capsys.readouterr().err
+
+
+def test_a_child_that_hangs_is_killed_after_a_while(engine_of, monkeypatch):
+    engine = engine_of()
+    engine.generate([[5]], [0], GREEDY)
+    monkeypatch.setattr("ssgr.engines.child.PATIENCE", 1.5)
+    with pytest.raises(CellError, match=r"killed after 1.5 s without a sign of life\); its log: .*vllm-.*log"):
+        engine.generate([[668]], [0], GREEDY)
+
+
+def test_all_replicas_are_asked_to_end_before_one_is_waited_for(engine_of, monkeypatch):
+    engine_of(data_parallel_size=2).generate([[5], [4]], [0, 0], GREEDY)
+    children, asked = list(vllm._live.children), []
+    for child in children:
+
+        def close(child=child, end=child.close):
+            asked.append([each.connection.closed for each in children])
+            end()
+
+        monkeypatch.setattr(child, "close", close)
+    vllm.close_server()
+    assert asked == [[True, True], [True, True]]
+    assert [child.process.returncode for child in children] == [0, 0], "they ended by themselves"
+
+
+def test_a_module_where_the_user_stands_is_not_taken_for_the_library(engine_of, tmp_path, monkeypatch):
+    for name in ("torch", "vllm", "json"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    assert engine_of().generate([[5]], [0], GREEDY)[0].output_ids == [6, 5, 7]
+
+
+def test_a_forked_process_leaves_the_server_alone(engine_of):
+    engine = engine_of()
+    engine.generate([[5]], [0], GREEDY)
+    forked = os.fork()
+    if not forked:
+        status = 1
+        try:
+            vllm.close_server()
+            status = 0 if vllm._live is None else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(forked, 0)[1] == 0
+    child = vllm._live.children[0].process
+    assert engine.generate([[5]], [0], GREEDY)[0].output_ids == [6, 5, 7]
+    assert vllm._live.children[0].process is child and child.poll() is None
 
 
 @pytest.mark.parametrize("change", [{"hash_": "another"}, {"max_num_seqs": 3}, {"longest": 3000}])

@@ -1,6 +1,7 @@
 """A child process of ours and the channel to it: one request at a time, its answers as they come.
 
-What runs in the child may crash, hang or be killed without harm to the program: it is noticed within a second.
+What runs in the child may crash or be killed without harm to the program: it is noticed within a second. One that
+hangs is killed when it was silent for too long.
 """
 
 import os
@@ -17,6 +18,7 @@ from typing import Any
 
 STOP_SECONDS = 30.0  # to end by itself, after which it is killed
 LISTEN_SECONDS = 1.0
+PATIENCE = 300.0  # seconds of silence, after which a child is taken to hang
 
 
 class ChildDied(Exception):
@@ -28,7 +30,10 @@ class ChildFailed(Exception):
 
 
 class Child:
-    """`python -m module` with a channel, its output in `log`, in a process group of its own that ends with it."""
+    """`python -m module` with a channel, its output in `log`, in a process group of its own that ends with it.
+
+    Neither it nor what it starts looks for modules where the user stands: a torch.py there is none of ours.
+    """
 
     def __init__(self, module: str, log: Path, environment: dict[str, str] | None = None):
         ours, theirs = socket.socketpair()
@@ -40,11 +45,11 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
+                env={**os.environ, "PYTHONSAFEPATH": "1", **(environment or {})},
                 start_new_session=True,  # Ctrl-C is for us; and its own children can be ended with it
             )
         theirs.close()
-        self.log, self.connection = log, Connection(ours.detach())
+        self.log, self.connection, self.deadline = log, Connection(ours.detach()), None
 
     def send(self, request: str, **arguments: Any) -> None:
         """Asks for `request`; ChildDied where nobody is there to be asked."""
@@ -69,20 +74,29 @@ class Child:
         payloads = [payload for _, payload in answers([self])]
         return payloads[-1] if payloads else None
 
-    def close(self) -> None:
-        """Ends the child: asks it to, and kills it where it does not answer. Twice does no harm."""
+    def stop(self) -> None:
+        """Asks the child to end; `close` waits until it has. Twice does no harm."""
         with suppress(OSError):
             self.connection.send(("stop", {}))
         with suppress(OSError):
             self.connection.close()
+        self.deadline = self.deadline or time.monotonic() + STOP_SECONDS
+
+    def close(self) -> None:
+        """Ends the child: asks it to, and kills it where it does not answer. Twice does no harm."""
+        self.stop()
         try:
             with suppress(subprocess.TimeoutExpired):
-                self.process.wait(STOP_SECONDS)
+                self.process.wait(max(0.0, self.deadline - time.monotonic()))
         finally:
             # Also where it ended by itself, since what it started must not outlive it, and at a second Ctrl-C.
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            self.kill()
+
+    def kill(self) -> None:
+        """Ends the child and what it started at once."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
     def _died(self) -> ChildDied:
         with suppress(subprocess.TimeoutExpired):
@@ -93,11 +107,21 @@ class Child:
         return ChildDied(f"killed by signal {-code}" if code < 0 else f"exit status {code}")
 
 
-def answers(children: Sequence[Child]) -> Iterator[tuple[int, Any]]:
-    """(number of the child, payload) of every part that these children answer, until all are done."""
+def answers(children: Sequence[Child], patience: float | None = None) -> Iterator[tuple[int, Any]]:
+    """(number of the child, payload) of every part that these children answer, until all are done.
+
+    A child that says nothing for `patience` seconds (default: PATIENCE) is killed. Only seconds that were spent
+    listening count: not what the reader of these answers takes, nor what a computer was asleep.
+    """
+    patience = PATIENCE if patience is None else patience
     open_ = {child.connection: number for number, child in enumerate(children)}
+    silent = dict.fromkeys(open_, 0.0)
     while open_:
-        for connection in wait(list(open_), timeout=LISTEN_SECONDS):
+        started = time.monotonic()
+        ready = wait(list(open_), timeout=LISTEN_SECONDS)
+        listened = min(time.monotonic() - started, LISTEN_SECONDS)
+        silent = {connection: 0.0 if connection in ready else silent[connection] + listened for connection in open_}
+        for connection in ready:
             number = open_[connection]
             kind, payload = children[number].receive()
             if kind == "done":
@@ -108,6 +132,9 @@ def answers(children: Sequence[Child]) -> Iterator[tuple[int, Any]]:
             # A child whose own children keep the channel open would never be noticed otherwise.
             if children[number].process.poll() is not None and not connection.poll():
                 raise children[number]._died()
+            if silent[connection] > patience:
+                children[number].kill()
+                raise ChildDied(f"killed after {patience:g} s without a sign of life")
 
 
 def serve(descriptor: int, handlers: dict[str, Callable[..., Iterator[Any]]]) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import atexit
 import importlib.util
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ssgr.config import VllmConfig
 from ssgr.engines.base import ENGINES, Engine, Finished, Generation, OnTokens, Prompts, Sampling, end_ids
 from ssgr.engines.child import Child, ChildDied, ChildFailed, answers
+from ssgr.engines.shared_memory import written_parts
 from ssgr.errors import CellError, UserError
 from ssgr.progress import say
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 STORED_ROWS = 256
 ROUND = 1024  # max_model_len is a multiple of this, so that a slightly longer prompt needs no new start
 REPETITION = {"max_pattern_size": 64, "min_pattern_size": 1, "min_count": 16}  # what counts as a loop, in tokens
-SHARED_MEMORY = Path("/dev/shm")
+START_PATIENCE = 1800.0  # seconds: a large model from a slow disk, and compiling
+RIGID = ("AttributeError", "NotImplementedError")  # what a vLLM says that takes no weights while it runs
 ENVIRONMENT = {  # one process where one card will do, nothing sent home, no compiler that takes minutes
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
@@ -35,7 +36,8 @@ ENVIRONMENT = {  # one process where one card will do, nothing sent home, no com
 ADVICE = {  # what vLLM says: what would help
     "No available memory for the cache blocks": "a larger engine.gpu_memory_utilization (now {memory:g}) would help",
     "estimated maximum model length": "a smaller cap, or a larger engine.gpu_memory_utilization (now {memory:g})",
-    "Free memory on device": "a smaller engine.gpu_memory_utilization (now {memory:g}) would help: the card is shared",
+    "Free memory on device": "others use this card: one worker for each card (hydra.launcher.n_jobs or num_gpus), or a "
+    "smaller engine.gpu_memory_utilization (now {memory:g})",
     "out of memory": "a smaller engine.max_num_seqs (now {rows}) or engine.gpu_memory_utilization (now {memory:g})",
     "longer than the maximum model length": "engine.max_model_len is too short for a prompt: a larger one, or null",
     "is greater than the derived max_model_len": "engine.max_model_len is beyond the model's context",
@@ -48,13 +50,16 @@ class Server:
     """The running children (one for each replica), what they were started with, and whose weights they hold."""
 
     key: dict[str, Any]
-    children: list[Child]
     max_model_len: int
-    weights: str | None = None  # fingerprint; None: not known
+    weights: str | None  # fingerprint; None: not known
+    children: list[Child] = field(default_factory=list)
 
     def close(self) -> None:
-        for child in self.children:
-            child.close()
+        """Asks all to end, then waits; every one is killed at last, also where waiting is interrupted."""
+        with ExitStack() as closing:
+            for child in self.children:
+                closing.callback(child.close)
+                child.stop()
 
 
 _live: Server | None = None
@@ -63,12 +68,18 @@ _live: Server | None = None
 def close_server() -> None:
     """Ends the server of this process, if there is one."""
     global _live
-    if _live is not None:
-        _live.close()
-        _live = None
+    server, _live = _live, None
+    if server is not None:
+        server.close()
+
+
+def _forget_server() -> None:
+    global _live
+    _live = None
 
 
 atexit.register(close_server)
+os.register_at_fork(after_in_child=_forget_server)  # it is the parent's, to be used and ended by nobody else
 
 
 @ENGINES.register("vllm")
@@ -76,11 +87,11 @@ class VllmEngine(Engine):
     """Generates with vLLM beside the loaded model, on the same card; starts it at the first completion asked for.
 
     It goes on between cells and ends with this process. Before it generates, the weights of the loaded model are put
-    into it where it holds others, through a file in shared memory, so that pruned weights take seconds and no new
-    start. Random numbers are
-    seeded for each call, not for each row: a generator for each sequence costs vLLM more than a tenth of its speed,
-    and its sums depend on the batch anyway. So its completions are not reproducible bit by bit; what is in a store
-    stays.
+    into it where it holds others, through shared memory, so that pruned weights take seconds and no new start.
+
+    Random numbers are seeded for each call, not for each row: a generator for each sequence costs vLLM more than a
+    tenth of its speed, and its sums depend on the batch anyway. So its completions are not reproducible bit by bit;
+    what is in a store stays.
     """
 
     name = "vllm"
@@ -88,14 +99,18 @@ class VllmEngine(Engine):
     def __init__(self, config: VllmConfig, loaded: LoadedModel, *, longest: int, log_folder: Path):
         """`longest` is the largest number of new tokens that will be asked for; logs go to `log_folder`.
 
+        `loaded` still holds the weights of its folder, which are those that a fresh start reads.
         Raises UserError where vLLM is not installed or the model does not lie on a card.
         """
+        from ssgr.models.load import weights_fingerprint
+
         if importlib.util.find_spec("vllm") is None:
             raise UserError("engine=vllm needs vLLM: pip install 'ssgr[gpu]', or engine=hf")
         if loaded.device.type != "cuda":
             raise UserError("engine=vllm needs a CUDA device; engine=hf does without")
         self.config, self.loaded, self.longest, self.log_folder = config, loaded, longest, log_folder
         self.batch_size = STORED_ROWS
+        self.folder_weights = weights_fingerprint(loaded.model)
         # Completions that are ended early are other tokens: they share no store with those of the usual engine.
         kind = "vllm, repetition_detection" if config.repetition_detection else "vllm"
         self.identity = {"engine": kind, "vllm": version("vllm"), "torch": version("torch")}
@@ -116,7 +131,7 @@ class VllmEngine(Engine):
         self._refuse_short_context(longest + sampling.max_new_tokens)
         with self._named_errors():
             server = self._server(longest + max(sampling.max_new_tokens, self.longest))
-            self._bring_weights(server)
+            server = self._with_weights(server)
             shares = [range(start, len(prompts), len(server.children)) for start in range(len(server.children))]
             for child, share in zip(server.children, shares, strict=True):
                 child.send(
@@ -160,24 +175,24 @@ class VllmEngine(Engine):
             close_server()
         if _live is None:
             length = config.max_model_len or min(-(-needed // ROUND) * ROUND, self.loaded.context)
-            _live = self._start(key, length)
+            _live = self._start(Server(key, length, self.folder_weights), self.loaded.folder)
         return _live
 
-    def _start(self, key: dict[str, Any], max_model_len: int) -> Server:
+    def _start(self, server: Server, folder: Path) -> Server:
+        """Starts the server's children with the weights in `folder`."""
         config, replicas = self.config, self.config.data_parallel_size
         options = {
-            "model": str(self.loaded.folder),
+            "model": str(folder),
             "skip_tokenizer_init": True,
-            "dtype": key["dtype"],
+            "dtype": server.key["dtype"],
             "trust_remote_code": self.loaded.trust_remote_code,
             "tensor_parallel_size": config.tensor_parallel_size,
             "gpu_memory_utilization": config.gpu_memory_utilization,
             "max_num_seqs": config.max_num_seqs,
-            "max_model_len": max_model_len,
+            "max_model_len": server.max_model_len,
             "enforce_eager": config.enforce_eager,
         }
         cards = visible_cards(self.loaded.device.index or 0, replicas * config.tensor_parallel_size)
-        server = Server(key, [], max_model_len)
         say(f"starting vLLM ({replicas} x {config.tensor_parallel_size} card{'s' * (len(cards) > 1)}): a minute or two")
         try:
             for replica, log in enumerate(self._logs()):
@@ -188,27 +203,41 @@ class VllmEngine(Engine):
                 server.children.append(Child("ssgr.engines.vllm_child", log, environment))
             for child in server.children:
                 child.send("start", options=options)
-            for _ in answers(server.children):
+            for _ in answers(server.children, START_PATIENCE):
                 pass
         except BaseException:
             server.close()
             raise
         return server
 
-    def _bring_weights(self, server: Server) -> None:
-        """Puts the loaded model's linears into the engine where it holds others."""
+    def _with_weights(self, server: Server) -> Server:
+        """The server with the loaded model's linears in it: put there where it holds others."""
         from ssgr.models.load import weights_fingerprint
 
         wanted = weights_fingerprint(self.loaded.model)
         if server.weights == wanted:
-            return
+            return server
         server.weights = None  # until all replicas have them
-        with tempfile.TemporaryDirectory(prefix="ssgr-", dir=shared_folder(self.loaded.model)) as folder:
-            path = Path(folder) / "weights.safetensors"
-            write_linears(self.loaded.model, path)
-            for child in server.children:
-                child.ask("load", path=str(path))
+        try:
+            hand_over(self.loaded.model, server.children)
+        except ChildFailed as error:
+            if not any(kind in str(error) for kind in RIGID):
+                raise
+            say(f"vLLM {self.identity['vllm']} takes no new weights while it runs ({error}): it is started anew")
+            return self._start_anew(Server(server.key, server.max_model_len, wanted))
         server.weights = wanted
+        return server
+
+    def _start_anew(self, server: Server) -> Server:
+        """Starts with the loaded model's weights as they stand, which are written for it."""
+        global _live
+        from ssgr.models.save import write_model
+
+        close_server()
+        with tempfile.TemporaryDirectory(prefix="ssgr-") as folder:
+            write_model(self.loaded.model, self.loaded.tokenizer, Path(folder) / "model")
+            _live = self._start(server, Path(folder) / "model")
+        return _live
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -256,13 +285,23 @@ def visible_cards(first: int, count: int) -> list[str]:
     return names[first : first + count]
 
 
-def shared_folder(model: Any) -> Path | None:
-    """Shared memory where it has room for the model's linears, else the system's folder for temporary files."""
+def hand_over(model: Any, children: Sequence[Child]) -> None:
+    """Puts the model's prunable weights into the engines, under the names that a checkpoint has."""
     from ssgr.models.blocks import model_linears
 
-    size = sum(linear.weight.numel() * linear.weight.element_size() for linear in model_linears(model).values())
-    roomy = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > 1.1 * size
-    return SHARED_MEMORY if roomy else None
+    weights = {f"{name}.weight": linear.weight.data for name, linear in model_linears(model).items()}
+    for path, places in written_parts(weights):
+        for child in children:
+            child.send("load", path=path, places=places)
+        for _ in answers(children):
+            pass
+
+
+# What tests/benchmarks/cost.py still asks for, until it calls hand_over.
+
+
+def shared_folder(model: Any) -> None:
+    """The system's folder for temporary files."""
 
 
 def write_linears(model: Any, path: Path) -> None:
@@ -271,6 +310,4 @@ def write_linears(model: Any, path: Path) -> None:
 
     from ssgr.models.blocks import model_linears
 
-    save_file(
-        {f"{name}.weight": linear.weight.data.contiguous() for name, linear in model_linears(model).items()}, path
-    )
+    save_file({f"{name}.weight": each.weight.data.contiguous() for name, each in model_linears(model).items()}, path)

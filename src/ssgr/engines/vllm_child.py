@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from ssgr.engines.shared_memory import Place, read_part
+
 GROUP = 256  # finished rows that are sent together, so that what is stored lags little behind
 BEAT_SECONDS = 1.0  # between signs of life, by which the child also notices that nobody listens any more
 SEND_SECONDS = 20.0
@@ -25,16 +27,17 @@ class WorkerExtension:
         # give the same prompts the same completions.
         np.random.seed(seed % 2**32)
 
-    def ssgr_load(self, path: str) -> int:
-        """Copies the tensors of a safetensors file over the parameters of their names; returns how many."""
+    def ssgr_load(self, path: str, places: list[Place] | None) -> None:
+        """Copies what lies in shared memory over the parameters of the names."""
         import torch
-        from safetensors import safe_open
 
-        with safe_open(path, "pt") as file:
-            names = list(file.keys())
-            self.get_model().load_weights((name, file.get_tensor(name)) for name in names)
-        torch.cuda.synchronize()
-        return len(names)
+        if places is None:  # a safetensors file, from tests/benchmarks/cost.py until it calls hand_over
+            from safetensors.torch import load_file
+
+            self.get_model().load_weights(load_file(path).items())
+        else:
+            self.get_model().load_weights(read_part(path, places))
+        torch.cuda.synchronize()  # the memory is written anew as soon as this returns
 
 
 class Server:
@@ -50,11 +53,12 @@ class Server:
         self.running = options["max_num_seqs"]
         yield {"seconds": time.monotonic() - started}
 
-    def load(self, path: str) -> Iterator[int]:
+    def load(self, path: str, places: list[Place] | None = None) -> Iterator[None]:
         """Puts other weights into the engine; the keys and values of the old ones are forgotten."""
-        (count, *_) = self.llm.collective_rpc("ssgr_load", args=(path,))
-        self.llm.reset_prefix_cache()
-        yield count
+        self.llm.collective_rpc("ssgr_load", args=(path, places))
+        if not self.llm.reset_prefix_cache():
+            raise RuntimeError("vLLM kept keys and values of the old weights")
+        yield
 
     def generate(
         self, prompts: list[list[int]], seed: int, sampling: dict[str, Any], repetition: dict[str, int] | None

@@ -1,22 +1,45 @@
-"""Stands in for vLLM in tests: an engine that answers each prompt with numbers that its weights decide."""
+"""Stands in for vLLM in tests: an engine that answers each prompt with numbers that its weights decide.
+
+It takes what vLLM 0.26 takes, or what the version in FAKE_VLLM takes; `rigid` is one that takes no weights.
+"""
 
 import os
 import signal
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
+SHAPE = os.environ.get("FAKE_VLLM", "0.26")
+OPTIONS = {  # of vLLM's that we use; it refuses others
+    "model",
+    "skip_tokenizer_init",
+    "dtype",
+    "trust_remote_code",
+    "tensor_parallel_size",
+    "gpu_memory_utilization",
+    "max_num_seqs",
+    "max_model_len",
+    "enforce_eager",
+    "worker_extension_cls",
+}
 __version__ = "0.0"
 torch.cuda.synchronize = lambda: None  # there is no card where tests run
+
+
+class VLLMValidationError(Exception):
+    """In later versions no ValueError any more."""
 
 
 class SamplingParams(SimpleNamespace):
     def __init__(self, **options):
         super().__init__(**options)
         if self.temperature == 0 and self.n > 1:
-            raise ValueError(f"n must be 1 when using greedy sampling, got {self.n}.")
+            error = ValueError if SHAPE == "0.26" else VLLMValidationError
+            raise error(f"n must be 1 when using greedy sampling, got {self.n}.")
 
 
 class LLM:
@@ -25,7 +48,11 @@ class LLM:
     def __init__(self, **options):
         if options["gpu_memory_utilization"] < 0.1:
             raise ValueError("No available memory for the cache blocks. Try increasing `gpu_memory_utilization`")
-        self.options, self.llm_engine, self.resets = options, Engine(), 0
+        if unknown := sorted(set(options) - OPTIONS):
+            raise TypeError(f"EngineArgs.__init__() got an unexpected keyword argument {unknown[0]!r}")
+        self.options, self.llm_engine = options, Engine()
+        for path in Path(options["model"]).glob("*.safetensors"):
+            self.llm_engine.keep(load_file(path).items())
         from importlib import import_module
 
         module, _, name = options["worker_extension_cls"].rpartition(".")
@@ -48,8 +75,14 @@ class Engine:
         self.waiting, self.weights, self.most = {}, {}, 0
         self.engine_core = SimpleNamespace(shutdown=lambda: print("shut down", flush=True))
 
-    def load_weights(self, tensors):
+    def keep(self, tensors):
         self.weights |= {name: int(tensor.float().sum()) for name, tensor in tensors}
+
+    def load_weights(self, tensors):
+        if SHAPE == "rigid":
+            raise NotImplementedError("load_weights")
+        self.keep(tensors)
+        print("weights put in", flush=True)
 
     def add_request(self, request_id, prompt, params):
         self.waiting[request_id] = (prompt["prompt_token_ids"], params)
