@@ -35,6 +35,17 @@ def test_reference_solutions_stand_where_the_model_would_reason(tmp_path):
     assert len(written) > 2 and set(written[:-1]) <= wanted
 
 
+def test_a_tokenizer_without_an_end_of_sequence(tmp_path):
+    tokenizer = byte_tokenizer()
+    tokenizer.eos_token = None
+    template = PromptTemplate(tokenizer, "", "</think>")
+    with pytest.raises(UserError, match="its tokenizer names no end-of-sequence token"):
+        build(config_of("reference_solutions", 20), tmp_path, template=template)
+    rows = write_rows(tmp_path / "d.jsonl", document_rows())  # ends only part documents from each other
+    (built,) = texts(build(config_of("c4", 400, max_seq_len=400, data_files=str(rows)), tmp_path, template=template))
+    assert len(built) == 400 and any(document in built for document in DOCUMENTS) and "<|eos|>" not in built
+
+
 def test_reference_solutions_of_models_that_reason_in_plain_text(tmp_path):
     problem = Problem("a", "1+1?", "2", solution="It is \\boxed{2}.")
     built = build(config_of("reference_solutions", 20), tmp_path, problems=[problem], template=PLAIN)

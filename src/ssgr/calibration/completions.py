@@ -1,11 +1,15 @@
 """Reasoning that somebody else wrote, in the form in which this model would have written it."""
 
 from ssgr.calibration.budget import Piece
+from ssgr.errors import UserError
 from ssgr.traces.prompts import PromptTemplate
 
 
 def completed(template: PromptTemplate, question: str, reasoning: str, answer: str | None) -> Piece:
-    """Prompt, completion and end of sequence as token ids, and the prompt's length."""
+    """Prompt, completion and end of sequence as token ids, and the prompt's length; UserError without such an end."""
+    if template.tokenizer.eos_token_id is None:
+        what = "its tokenizer names no end-of-sequence token (eos_token in tokenizer_config.json)"
+        raise UserError(f"model.path: {what}, so a completion cannot be written as the model would end it")
     prompt = template.prompt_ids(question)
     return [*prompt, *template.completion_ids(completion_text(template, question, reasoning, answer))], len(prompt)
 

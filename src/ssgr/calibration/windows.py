@@ -32,9 +32,10 @@ def text_windows(
 
 
 def document_windows(request: CalibrationRequest, documents: Iterable[str], what: str, more: str) -> CalibrationSet:
-    """Windows of all documents joined in their order, each ended as the model ends a text."""
+    """Windows of all documents joined in their order, each ended as the tokenizer says, if it does."""
     end = request.template.tokenizer.eos_token_id
-    ids = (np.asarray([*text_ids(request, document), end], np.int32) for document in documents)
+    ends = [] if end is None else [end]
+    ids = (np.asarray([*text_ids(request, document), *ends], np.int32) for document in documents)
     return windows_set(request, ids, what, more)
 
 

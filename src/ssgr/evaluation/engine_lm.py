@@ -37,6 +37,8 @@ class EngineLM(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
+        if self.tokenizer.eos_token_id is None:
+            raise UserError("evaluation=lm_eval: the model's tokenizer names no end-of-sequence token (eos_token)")
         return self.tokenizer.eos_token_id
 
     @property
