@@ -68,12 +68,6 @@ class Child:
             raise ChildFailed(payload)
         return kind, payload
 
-    def ask(self, request: str, **arguments: Any) -> Any:
-        """Sends a request and waits for its end; returns the last payload."""
-        self.send(request, **arguments)
-        payloads = [payload for _, payload in answers([self])]
-        return payloads[-1] if payloads else None
-
     def stop(self) -> None:
         """Asks the child to end; `close` waits until it has. Twice does no harm."""
         with suppress(OSError):

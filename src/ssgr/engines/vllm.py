@@ -295,19 +295,3 @@ def hand_over(model: Any, children: Sequence[Child]) -> None:
             child.send("load", path=path, places=places)
         for _ in answers(children):
             pass
-
-
-# What tests/benchmarks/cost.py still asks for, until it calls hand_over.
-
-
-def shared_folder(model: Any) -> None:
-    """The system's folder for temporary files."""
-
-
-def write_linears(model: Any, path: Path) -> None:
-    """The prunable weights as a safetensors file, under the names that a checkpoint has."""
-    from safetensors.torch import save_file
-
-    from ssgr.models.blocks import model_linears
-
-    save_file({f"{name}.weight": each.weight.data.contiguous() for name, each in model_linears(model).items()}, path)

@@ -27,16 +27,11 @@ class WorkerExtension:
         # give the same prompts the same completions.
         np.random.seed(seed % 2**32)
 
-    def ssgr_load(self, path: str, places: list[Place] | None) -> None:
+    def ssgr_load(self, path: str, places: list[Place]) -> None:
         """Copies what lies in shared memory over the parameters of the names."""
         import torch
 
-        if places is None:  # a safetensors file, from tests/benchmarks/cost.py until it calls hand_over
-            from safetensors.torch import load_file
-
-            self.get_model().load_weights(load_file(path).items())
-        else:
-            self.get_model().load_weights(read_part(path, places))
+        self.get_model().load_weights(read_part(path, places))
         torch.cuda.synchronize()  # the memory is written anew as soon as this returns
 
 
@@ -53,7 +48,7 @@ class Server:
         self.running = options["max_num_seqs"]
         yield {"seconds": time.monotonic() - started}
 
-    def load(self, path: str, places: list[Place] | None = None) -> Iterator[None]:
+    def load(self, path: str, places: list[Place]) -> Iterator[None]:
         """Puts other weights into the engine; the keys and values of the old ones are forgotten."""
         self.llm.collective_rpc("ssgr_load", args=(path, places))
         if not self.llm.reset_prefix_cache():
