@@ -46,6 +46,7 @@ class Subject:
         return {
             "name": loaded.name,
             "path": loaded.path,  # as it was asked for
+            "revision": loaded.revision,  # as it was found
             "weights": loaded.weights_hash,
             "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
             "prunable_parameters": prunable_parameters(loaded.model),

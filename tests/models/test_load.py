@@ -41,6 +41,15 @@ def test_a_loaded_model_is_ready(model_folder, config_for, tmp_path):
     assert load_it(model_folder, config_for, tmp_path, dtype="float32").model.dtype == torch.float32
 
 
+@pytest.mark.parametrize("asked", [None, "main"])
+def test_a_model_of_the_hub_names_its_commit(model_folder, config_for, tmp_path, monkeypatch, asked):
+    snapshot = shutil.copytree(model_folder, tmp_path / "hub" / "models--a--b" / "snapshots" / "3f2a")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(snapshot))
+    loaded = load_it("somebody/model", config_for, tmp_path, revision=asked)
+    assert (loaded.path, loaded.revision) == ("somebody/model", "3f2a")
+    assert load_it(snapshot, config_for, tmp_path).revision is None
+
+
 def test_wrong_options_are_one_line(model_folder, config_for, tmp_path):
     assert "bfloat16" in refusal(model_folder, config_for, tmp_path, dtype="int3")
     assert "no such folder" in refusal(tmp_path / "nowhere" / "at" / "all", config_for, tmp_path)

@@ -18,7 +18,7 @@ from ssgr import cache
 from ssgr.config import ModelConfig
 from ssgr.errors import UserError, first_line
 from ssgr.models.blocks import model_linears
-from ssgr.models.files import check_folder, context_length, fetch_model_dir, is_gguf, weights_hash
+from ssgr.models.files import check_folder, context_length, fetch_model_dir, is_gguf, resolve_model_dir, weights_hash
 from ssgr.models.gguf_tokenizer import gguf_tokenizer
 from ssgr.models.unpack import unpacked
 
@@ -43,7 +43,7 @@ class LoadedModel:
     context: int  # largest number of positions, in tokens
     device: torch.device
     folder: Path | None = None  # where its files lie; of a GGUF file, what it was unpacked to
-    revision: str | None = None  # of a hub id
+    revision: str | None = None  # of a hub id: the commit that was loaded
     trust_remote_code: bool = False
 
 
@@ -73,9 +73,14 @@ def load_model(config: ModelConfig, device: torch.device, cache_folder: Path | N
         context=context_length(folder),
         device=device,
         folder=folder,
-        revision=config.revision,
+        revision=loaded_revision(config, named),
         trust_remote_code=config.trust_remote_code,
     )
+
+
+def loaded_revision(config: ModelConfig, folder: Path) -> str | None:
+    """The commit of a model from the hub, whose cache keeps each in a folder of its name; else what the option says."""
+    return folder.name if resolve_model_dir(config) is None and folder.parent.name == "snapshots" else config.revision
 
 
 def read_tokenizer(folder: Path, config: ModelConfig) -> PreTrainedTokenizerBase:
