@@ -8,7 +8,10 @@ from synthetic_traces import byte_tokenizer, difficulty, length, make_problems, 
 from ssgr.calibration import SOURCES, CalibrationRequest, check_source
 from ssgr.config import TracesConfig
 from ssgr.errors import CellError, UserError
+from ssgr.traces.importing import Reading, import_traces
+from ssgr.traces.kept import keep
 from ssgr.traces.prompts import PromptTemplate
+from ssgr.traces.rollouts import BUNDLED
 from ssgr.traces.store import Trace, TraceStore
 
 TEMPLATE = PromptTemplate(byte_tokenizer(), "", "</think>")
@@ -145,3 +148,28 @@ def test_a_damaged_store_is_no_smaller_store(tmp_path, store):
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(CellError, match="damaged"):
         build(tmp_path, store.folder)
+
+
+def test_a_kept_file_is_not_calibrated_on_before_it_is_a_store_again(tmp_path, store):
+    problems = make_problems(4)
+    whole = TraceStore.open(tmp_path / "whole", {"weights": "w1"})
+    whole.set_problems(problems)
+    rows = [(problem, rollout) for rollout in range(4) for problem in problems]
+    prompts = {problem: TEMPLATE.prompt_ids(problem.question) for problem in problems}
+    whole.append([Trace(p.problem_id, r, prompts[p], [r] * 10, "stop", r < 3, "1") for p, r in rows])
+    keep(whole, tmp_path / "k.parquet")
+    with pytest.raises(UserError, match=r"^calibration\.path=.*k\.parquet keeps no prompts: .*ssgr\.traces import "):
+        check_source(config(tmp_path / "k.parquet"), difficulty(), length())
+    reading = Reading({problem.problem_id: problem for problem in problems}, TEMPLATE)
+    import_traces(tmp_path / "k.parquet", tmp_path / "again", reading)
+    made, again = (build(tmp_path, tmp_path / name, config={"tokens": 300}) for name in ("whole", "again"))
+    assert made.trace_ids == again.trace_ids and all(map(np.array_equal, made.sequences, again.sequences))
+    assert made.summary() == again.summary() and made.notes == again.notes
+    for correctness in ("incorrect", "any"):
+        with pytest.raises(UserError, match=rf"^selection\.correctness={correctness}: .* correct traces alone"):
+            build(tmp_path, tmp_path / "again", selection=selection(correctness))
+
+
+def test_bundled_is_the_shipped_store():
+    found = SOURCES.get("traces").contents(config("bundled"))
+    assert len(found) > 1 and found == SOURCES.get("traces").contents(config(BUNDLED))

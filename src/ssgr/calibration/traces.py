@@ -9,14 +9,17 @@ from ssgr.calibration.selected import selected_traces
 from ssgr.config import Correctness, TracesConfig
 from ssgr.errors import CellError, UserError
 from ssgr.traces.importing import Reading, contents_of, import_traces
+from ssgr.traces.kept import KEPT, kept_manifest
+from ssgr.traces.rollouts import BUNDLED, BUNDLED_NAME
 from ssgr.traces.store import StoreView, TraceStore
 from ssgr.traces.stores import lock_of, whole_view
 
 
 def traces_contents(config: TracesConfig) -> Any:
     """What names the traces: the store's parts and its problems, or the files that would be imported."""
+    path = _path(config)
     try:
-        return contents_of(_path(config))
+        return contents_of(path)
     except UserError as error:
         raise UserError(f"calibration.path={config.path}: {error}") from error
 
@@ -29,6 +32,11 @@ def traces(request: CalibrationRequest) -> CalibrationSet:
     bin holds too few or the store is damaged.
     """
     store = opened(request)
+    if store.manifest.get(KEPT) and request.selection.correctness != Correctness.correct:
+        raise UserError(
+            f"selection.correctness={request.selection.correctness}: {request.config.path} keeps the ids of its "
+            f"correct traces alone; use selection.correctness=correct, or the store that it was kept from"
+        )
     view = whole_view(store, request.split)
     ungraded = _check_grades(view, request)
     chosen = selected_traces(request, view)
@@ -55,7 +63,15 @@ def opened(request: CalibrationRequest) -> TraceStore:
 def _path(config: TracesConfig) -> Path:
     if config.path is None:
         raise UserError("calibration.path is not set: it must name the folder of a store, or a file of traces")
-    return Path(config.path).expanduser()
+    if config.path == BUNDLED_NAME:
+        return BUNDLED
+    path = Path(config.path).expanduser()
+    if kept_manifest(path):
+        raise UserError(
+            f"calibration.path={config.path} keeps no prompts: make a store of it by python -m ssgr.traces import "
+            f"{config.path} STORE --problems FILE --tokenizer DIR, and name that"
+        )
+    return path
 
 
 def _check_grades(view: StoreView, request: CalibrationRequest) -> int:

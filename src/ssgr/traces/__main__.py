@@ -4,7 +4,8 @@ python -m ssgr.traces list                              every store in the cache
 python -m ssgr.traces show STORE                        what it holds by pass rate and length, and the sizes of the bins
 python -m ssgr.traces show STORE PROBLEM[/ROLLOUT]      one problem and one of its traces, readable
 python -m ssgr.traces export STORE OUT                  SGLang's files: traces.jsonl and rac_manifest.json
-python -m ssgr.traces import FILE STORE                 a store from such files, from rows of traces, or from a store
+python -m ssgr.traces keep STORE OUT.parquet            every outcome and the correct traces' ids in one small file
+python -m ssgr.traces import FILE STORE                 a store from any of these files, from rows of traces, or a store
 python -m ssgr.traces regrade STORE                     grades all traces again
 python -m ssgr.traces plot STORE OUT.png                pass rate against length
 
@@ -14,17 +15,21 @@ STORE is a folder, the beginning of a key that `list` shows, or `bundled`.
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.text import Text
 
 from ssgr.cache import cache_root, locked
 from ssgr.errors import CellError, UserError
 from ssgr.progress import say, track, written_or_said
+from ssgr.traces.kept import KEPT
 from ssgr.traces.problems import Fields, Problem
 from ssgr.traces.prompts import PromptTemplate
 from ssgr.traces.store import TraceStore
 from ssgr.traces.stores import find_store, find_tokenizer, lock_of, stores_of, whole_view
+
+if TYPE_CHECKING:
+    from ssgr.traces.importing import Reading
 
 NAMED = 10  # changed verdicts that are named
 
@@ -43,7 +48,7 @@ def parser() -> Parser:
     made = {name: commands.add_parser(name) for name in COMMANDS}
     for command in made.values():
         command.add_argument("--cache", help="the cache folder (default: $SSGR_CACHE, else ~/.cache/ssgr)")
-    for name in ("show", "export", "regrade", "plot"):
+    for name in ("show", "export", "keep", "regrade", "plot"):
         made[name].add_argument("store", metavar="STORE", help="a folder, the beginning of a key, or `bundled`")
     for name in ("show", "export", "import", "regrade"):
         made[name].add_argument("--tokenizer", type=Path, metavar="DIR", help="the folder of the traces' tokenizer")
@@ -53,20 +58,24 @@ def parser() -> Parser:
     made["export"].add_argument(
         "--no-text", action="store_true", help="ids alone, without the text that they decode to"
     )
+    made["keep"].add_argument("out", type=Path, metavar="OUT.parquet")
     made["plot"].add_argument("out", type=Path, metavar="OUT.png")
     _import_arguments(made["import"])
     return found
 
 
 def _import_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("source", type=Path, metavar="FILE", help="jsonl, parquet, a folder of SGLang, a store")
+    command.add_argument(
+        "source", type=Path, metavar="FILE", help="jsonl, parquet, a kept file, a folder of SGLang, a store"
+    )
     command.add_argument("target", type=Path, metavar="STORE", help="the folder of the new store")
     command.add_argument("--problems", type=Path, metavar="FILE", help="jsonl or parquet with questions and answers")
     command.add_argument("--question-field", default="problem", help="of --problems (default: problem)")
-    command.add_argument("--answer-field", default="answer", help="of --problems (default: answer)")
+    command.add_argument("--answer-field", help="of --problems (default: answer, else the last box of the solution)")
     for name in ("solution", "level", "subject"):
         command.add_argument(f"--{name}-field", default=name, help=f"of --problems (default: {name})")
     command.add_argument("--think-end", metavar="TAG", help="the tag that ends the model's reasoning, such as </think>")
+    command.add_argument("--instruction", help="what follows the question in a kept file's prompts (default: its own)")
     command.add_argument("--grade", action="store_true", help="grade, and say where the file's column differs")
 
 
@@ -132,29 +141,29 @@ def export_store(options: argparse.Namespace, cache: Path) -> None:
     print(f"{made['num_rows']:,} traces, {tokens} in {options.out}")
 
 
+def keep_store(options: argparse.Namespace, cache: Path) -> None:
+    from ssgr.traces.kept import keep
+
+    out = options.out.expanduser()
+    table = keep(TraceStore.open(find_store(options.store, cache)), out)
+    traces = len(table) - table.column("output_ids").null_count
+    print(f"{len(table):,} rollouts, the ids of {traces:,} correct ones, {out.stat().st_size / 1e6:.2f} MB in {out}")
+
+
 def import_store(options: argparse.Namespace, cache: Path) -> None:
-    from ssgr.traces.importing import Reading, import_traces
+    from ssgr.traces.importing import import_traces
     from ssgr.traces.verdicts import agreement_text
 
-    problems = _read_problems(options) if options.problems else None
     source = options.source.expanduser()
     if not source.exists() and not source.suffix:
         source = find_store(str(options.source), cache)
-    manifest = TraceStore.open(source).manifest if (source / "manifest.json").is_file() else {}
-    think_end = options.think_end or manifest.get("think_end")
-    template, folder = None, None
-    if options.tokenizer is not None or (options.grade and manifest):
-        template = PromptTemplate(find_tokenizer(manifest, options.tokenizer, cache), "", think_end)
-        folder = str(options.tokenizer.expanduser().resolve()) if options.tokenizer else None
-    if options.grade and template is None:
-        raise UserError("--grade reads texts: name the folder of the traces' tokenizer by --tokenizer")
-    if options.grade and problems is None and not manifest:
-        raise UserError("--grade needs the gold answers: name the file of the problems by --problems")
+    problems = _read_problems(options) if options.problems else None
+    reading = _reading(options, source, problems, cache)
     target = options.target.expanduser()
     lock = lock_of(target)
     try:
         with locked(lock):
-            found = import_traces(source, target, Reading(problems, template, folder, think_end, options.grade))
+            found = import_traces(source, target, reading)
     finally:
         lock.unlink(missing_ok=True)  # a folder of the user's own needs none until somebody grades it again
     with written_or_said(f"the store lies in {target}") as output:
@@ -163,6 +172,26 @@ def import_store(options: argparse.Namespace, cache: Path) -> None:
             output.print(agreement_text(found.agreement))
         if (options.grade or problems) and found.unmatched:
             output.print(Text(f"{found.unmatched:,} traces of no question with a known answer stay as they came"))
+
+
+def _reading(options: argparse.Namespace, source: Path, problems: dict[str, Problem] | None, cache: Path) -> "Reading":
+    from ssgr.traces.importing import Reading
+    from ssgr.traces.kept import INSTRUCTION, kept_manifest
+
+    kept = kept_manifest(source)
+    manifest = TraceStore.open(source).manifest if (source / "manifest.json").is_file() else kept or {}
+    think_end = options.think_end or manifest.get("think_end")
+    if options.grade and problems is None and not manifest:
+        raise UserError("--grade needs the gold answers: name the file of the problems by --problems")
+    template, folder = None, None
+    if options.tokenizer is not None or (options.grade and manifest) or kept:
+        instruction = options.instruction or manifest.get("instruction") or INSTRUCTION
+        tokenizer = find_tokenizer(manifest, options.tokenizer, cache)
+        template = PromptTemplate(tokenizer, instruction, think_end, manifest.get("enable_thinking"))
+        folder = str(options.tokenizer.expanduser().resolve()) if options.tokenizer else None
+    if options.grade and template is None:
+        raise UserError("--grade reads texts: name the folder of the traces' tokenizer by --tokenizer")
+    return Reading(problems, template, folder, think_end, options.grade)
 
 
 def regrade_store(options: argparse.Namespace, cache: Path) -> None:
@@ -174,6 +203,10 @@ def regrade_store(options: argparse.Namespace, cache: Path) -> None:
         raise UserError("STORE bundled: the package's own store is not changed; import it into a folder of your own")
     with locked(lock_of(folder)):
         store = opened(folder)
+        if store.manifest.get(KEPT):
+            raise UserError(
+                f"STORE {options.store}: keeps the ids of its correct traces alone, so that only they could change"
+            )
         found = regrade(store, _template(store, options, cache))
     with written_or_said(f"the store {folder} is graded") as output:
         output.print(Text(f"{found.traces:,} traces graded again: {len(found.changed):,} verdicts changed"))
@@ -204,7 +237,7 @@ def opened(folder: Path) -> TraceStore:
 def _template(store: TraceStore, options: argparse.Namespace, cache: Path) -> PromptTemplate:
     """What decodes the store's ids and knows where its reasoning ends; UserError where its tokenizer is not known."""
     tokenizer = find_tokenizer(store.manifest, options.tokenizer, cache)
-    return PromptTemplate(tokenizer, "", store.manifest.get("think_end"))
+    return PromptTemplate(tokenizer, "", store.manifest.get("think_end"), store.manifest.get("enable_thinking"))
 
 
 def _template_if_any(store: TraceStore, options: argparse.Namespace, cache: Path) -> PromptTemplate | None:
@@ -229,6 +262,7 @@ COMMANDS = {
     "list": list_stores,
     "show": show,
     "export": export_store,
+    "keep": keep_store,
     "import": import_store,
     "regrade": regrade_store,
     "plot": plot,

@@ -16,6 +16,7 @@ from ssgr.traces import grading_worker
 from ssgr.traces.grading import Grade, grade_all
 from ssgr.traces.incoming import Incoming, checked_row, prompt_name, raw_rows, row_files, rows_in, table_rows
 from ssgr.traces.interchange import described, manifest_beside
+from ssgr.traces.kept import KEPT, kept_manifest, kept_rows
 from ssgr.traces.parts import part_files
 from ssgr.traces.problems import Problem
 from ssgr.traces.prompts import PromptTemplate
@@ -86,28 +87,37 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def import_traces(source: Path, target: Path, reading: Reading) -> Imported:
-    """Makes `target`, whole or not at all, from files of rows or a store; the caller holds the target's lock.
+    """Makes `target`, whole or not at all, from files of rows, a store or a kept file; the caller holds its lock.
 
     Raises UserError, with file and row, for the first row that is broken, whose problem is unknown, or that stands
-    there twice.
+    there twice; for a kept file without problems or template, and for grading where not all ids were kept.
     """
     theirs = TraceStore.open(source) if (source / "manifest.json").is_file() else None
     if theirs is not None and theirs.damaged:
         raise UserError(f"{source / 'traces' / theirs.damaged[0]} is damaged (its checksum is another)")
     if theirs is not None and reading.problems is None:
         reading = replace(reading, problems={problem.problem_id: problem for problem in theirs.problems})
-    made = dict(theirs.manifest) if theirs is not None else manifest_beside(source)
+    kept = kept_manifest(source)
+    made = dict(theirs.manifest) if theirs is not None else kept or manifest_beside(source)
+    if kept and not (reading.problems and reading.template):
+        raise UserError(f"{source} keeps no prompts: --problems FILE and --tokenizer DIR write them again")
+    if reading.grade and made.get(KEPT):
+        raise UserError(f"--grade: {source} keeps the ids of its correct traces alone, so that only they could change")
     made |= {"imported": contents_of(source)}
     made |= {"path": reading.tokenizer} if reading.tokenizer else {}
     made |= {"think_end": reading.think_end} if reading.think_end or theirs is None else {}
     longest = (made.get("sampling") or {}).get("max_new_tokens")
-    rows = _stored_rows(theirs) if theirs is not None else raw_rows(source)
+    if kept:
+        checked = kept_rows(source, reading.problems, reading.template)
+    elif theirs is not None:
+        checked = (replace(checked_row(place, row), tokens=row["tokens"]) for place, row in _stored_rows(theirs))
+    else:
+        checked = (checked_row(place, row, longest) for place, row in raw_rows(source))
     total = len(theirs.index) if theirs is not None else rows_in(source)
     found = Imported()
     with new_folder(target) as folder, track("importing", total) as bar:
         store = TraceStore.open(folder, made)
         importer = _Importer(store, reading, found, bar)
-        checked = (checked_row(place, row, longest) for place, row in rows)
         while batch := list(islice(checked, PART_ROWS)):
             importer.add(batch)
         if not found.traces:
@@ -147,7 +157,8 @@ class _Importer:
         for row, (problem_id, rollout), grade in zip(rows, placed, grades, strict=True):
             verdict = (row.correct, row.answer) if grade is None else (grade.correct, grade.answer)
             ids = (row.prompt_ids, row.output_ids)
-            traces.append(Trace(problem_id, rollout, *ids, row.finish_reason, *verdict, self._kept_text(row)))
+            text = self._kept_text(row)
+            traces.append(Trace(problem_id, rollout, *ids, row.finish_reason, *verdict, text, row.tokens))
         self.store.append(traces)
         self.found.traces += len(traces)
         self.bar.advance(len(traces))

@@ -28,7 +28,7 @@ ROW_FILES = (".parquet", ".jsonl", ".json", ".jsonl.gz", ".json.gz")
 
 @dataclass(frozen=True)
 class Incoming:
-    """One checked row. `problem_id` and `rollout` are None where the row has none (SGLang's)."""
+    """One checked row. `problem_id` and `rollout` are None where the row has none (SGLang's), `tokens` as of Trace."""
 
     place: str
     prompt_ids: np.ndarray
@@ -39,6 +39,7 @@ class Incoming:
     correct: bool | None = None
     answer: str | None = None
     text: str | None = None
+    tokens: int | None = None
 
 
 def row_files(path: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from typing import Any
 from ssgr.cache import read_json, write_atomically, write_json
 from ssgr.errors import UserError
 from ssgr.progress import track
+from ssgr.traces.kept import KEPT
 from ssgr.traces.parts import id_arrays
 from ssgr.traces.store import TraceStore
 
@@ -51,7 +52,7 @@ def export(
     """Writes the store's traces as SGLang does, in the order in which they were stored; returns rac_manifest.json.
 
     A row's text is the one that came with it, else `decode` of its ids, else left out (with_text=False: all are).
-    Raises UserError where the folder holds such files already, or no trace is chosen.
+    Raises UserError where the folder holds such files already, no trace is chosen, or not all their ids were kept.
     """
     out = Path(out).expanduser()
     for name in (TRACES, MANIFEST):
@@ -60,6 +61,8 @@ def export(
     rows = store.index
     if only_correct:
         rows = rows[rows["correct"].eq(True) & (rows["finish_reason"] == "stop")]
+    elif store.manifest.get(KEPT):
+        raise UserError(f"{store.folder}: keeps the ids of its correct traces alone: --correct exports them")
     if rows.empty:
         raise UserError(f"{store.folder}: no {'correct ' if only_correct else ''}trace to export")
     counts = {"num_prompt_tokens": int(rows["prompt_tokens"].sum()), "num_decode_tokens": int(rows["tokens"].sum())}

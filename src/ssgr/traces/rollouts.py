@@ -69,6 +69,8 @@ def make_manifest(
         "dtype": str(getattr(getattr(loaded, "model", None), "dtype", "")).removeprefix("torch."),
         "think_end": template.think_end,
         "template": template.hash,
+        "instruction": template.instruction,
+        "enable_thinking": template.options.get("enable_thinking"),
         "sampling": asdict(sampling_of(config)),
         "seed": config.seed,
         "problem_set": problem_set,

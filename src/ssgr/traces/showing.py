@@ -16,6 +16,7 @@ from rich.text import Text
 from ssgr.errors import UserError
 from ssgr.progress import visible
 from ssgr.traces.bins import length_at
+from ssgr.traces.kept import KEPT
 from ssgr.traces.problems import Problem
 from ssgr.traces.prompts import PromptTemplate
 from ssgr.traces.store import StoreView, TraceStore
@@ -71,6 +72,7 @@ def store_line(store: TraceStore) -> str:
     line = f"{made.get('model') or 'an unnamed model'} on {made.get('problem_set') or 'unnamed problems'}: "
     line += f"{len(index):,} traces of {index['problem_id'].nunique():,} problems, {cut:.1%} cut"
     line += f", {ungraded:,} not graded" if ungraded else ""
+    line += ", ids of the correct ones alone" if made.get(KEPT) else ""
     sampling = sampling_line(made)
     return visible(line + (f" ({sampling})" if sampling else ""))
 
@@ -172,9 +174,11 @@ def _trace(view: StoreView, row: pd.DataFrame, graded: pd.Series, template: Prom
     verdict = verdict_of(graded[trace["problem_id"], trace["rollout"]], trace["finish_reason"])
     head = f"rollout {trace['rollout']}: {verdict}, ended by {trace['finish_reason']}, answer {_given(trace['answer'])}"
     lines = [Text(visible(f"\n{head}"), style="bold")]
-    for name, ids in (("prompt", prompt), ("completion", output)):
-        lines.append(Text(f"{name}, {len(ids):,} tokens:", style="underline"))
-        if template is None:
+    for name, ids, tokens in (("prompt", prompt, len(prompt)), ("completion", output, trace["tokens"])):
+        lines.append(Text(f"{name}, {tokens:,} tokens:", style="underline"))
+        if len(ids) < tokens:
+            lines.append(Text("(its ids were not kept)"))
+        elif template is None:
             lines.append(Text(f"{' '.join(map(str, ids[:12]))} … (--tokenizer DIR shows the text)"))
         else:
             lines.append(Text(visible(template.tokenizer.decode(ids.tolist(), skip_special_tokens=False)) + "\n"))

@@ -42,7 +42,8 @@ PROBLEM_SCHEMA = pa.schema(
 class Trace:
     """One completion of one problem. `correct` is None where nobody graded it.
 
-    `text` is kept of traces that came from elsewhere with a text that this program could not make again.
+    `text` is kept of traces that came from elsewhere with a text that this program could not make again, `tokens` is
+    the number of generated tokens (None: of output_ids) of those whose ids were not kept.
     """
 
     problem_id: str
@@ -53,6 +54,7 @@ class Trace:
     correct: bool | None = None
     answer: str | None = None
     text: str | None = None
+    tokens: int | None = None
 
 
 def store_key(
@@ -212,7 +214,9 @@ class TraceStore:
         columns = {name: [getattr(trace, name) for trace in traces] for name in ("problem_id", "rollout", "text")}
         columns |= {"prompt_ids": prompts, "output_ids": outputs}
         columns |= {name: [getattr(trace, name) for trace in traces] for name in ("finish_reason", "correct", "answer")}
-        columns |= {"prompt_tokens": [len(ids) for ids in prompts], "tokens": [len(ids) for ids in outputs]}
+        columns["prompt_tokens"] = [len(ids) for ids in prompts]
+        generated = zip(traces, outputs, strict=True)
+        columns["tokens"] = [len(ids) if trace.tokens is None else trace.tokens for trace, ids in generated]
         columns["content"] = [problem.content if problem else "" for problem in problems]
         return parts.rows_table(columns)
 
