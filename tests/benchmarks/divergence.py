@@ -127,7 +127,7 @@ def measured(loaded, samples: HeldOut, folder: Path, repeats: int) -> dict:
 def zero_smallest(model) -> None:
     for linear in model_linears(model).values():
         size = linear.weight.abs()
-        linear.weight[size <= size.flatten().float().kthvalue(int(ZEROED * size.numel())).values] = 0
+        linear.weight[size <= size.flatten().sort().values[int(ZEROED * size.numel()) - 1]] = 0
 
 
 class Clock:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 BATCH_TOKENS = 8192  # of one forward pass, padding included; fixed, since the cached states follow its batches
 LOGIT_ELEMENTS = 1 << 24  # tokens x vocabulary of one chunk
-LOGIT_ELEMENTS_ON_CARD = 1 << 27  # 2 GB with all that is made of them: fewer tokens would be reading lm_head, not work
+LOGIT_ELEMENTS_ON_CARD = 1 << 27  # 1.6 GB with what is made of them; fewer tokens would mostly read lm_head
 
 
 @dataclass
