@@ -109,7 +109,7 @@ def test_shortest_and_longest_take_the_same_problems(store, mode, budget, split)
     if budget["tokens"] is None:
         assert short["problem_id"].tolist() == long["problem_id"].tolist()
     elif not mode["balance"]:
-        # With several traces of a problem its n-th shortest may be longer than its n-th longest, and fill a budget sooner.
+        # Of several traces of a problem the n-th shortest may be longer than the n-th longest, and fill it sooner.
         assert len(long) <= len(short) or cap > 1
         both = min(len(long), len(short))
         assert long["problem_id"].tolist()[:both] == short["problem_id"].tolist()[:both]

@@ -171,6 +171,20 @@ def test_regrade_corrects_the_store_and_names_what_changed(cache, capsys):
     assert status == 2 and "not changed" in err
 
 
+@pytest.mark.parametrize(("thinking", "correct"), [(True, False), (None, True)])
+def test_regrade_looks_for_an_answer_where_the_rollouts_prompts_left_it(cache, capsys, thinking, correct):
+    """A template that ends the reasoning itself unless thinking is asked for: with it a box before the tag is none."""
+    ending = "{{ '<think>' if enable_thinking else '<think></think>' }}"
+    byte_tokenizer("{{ messages[0]['content'] }}" + ending).save_pretrained(cache.parent / "model")
+    manifest = cache / "traces" / "abc123" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"enable_thinking": thinking}))
+    store = TraceStore.open(manifest.parent)
+    store.append([Trace("p2", 5, [1], ids_of("perhaps \\boxed{3}, but"), "stop", None, None)])
+    assert run(capsys, "regrade", "abc")[0] == 0
+    rows = TraceStore.open(manifest.parent).index.set_index(["problem_id", "rollout"])
+    assert rows.loc[("p2", 5), "correct"] == correct
+
+
 def test_regrade_waits_for_whoever_works_on_the_store(cache):
     command = [sys.executable, "-m", "ssgr.traces", "regrade", "abc", "--cache", str(cache)]
     with locked(lock_of(cache / "traces" / "abc123")):
