@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 STOP_SECONDS = 30.0  # to end by itself, after which it is killed
+DEATH_SECONDS = 10.0  # to be gone then, unless it is stuck in a driver
 LISTEN_SECONDS = 1.0
 PATIENCE = 300.0  # seconds of silence, after which a child is taken to hang
 
@@ -90,7 +91,8 @@ class Child:
         """Ends the child and what it started at once."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(DEATH_SECONDS)
 
     def _died(self) -> ChildDied:
         with suppress(subprocess.TimeoutExpired):

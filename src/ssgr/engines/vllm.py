@@ -79,7 +79,8 @@ def _forget_server() -> None:
 
 
 atexit.register(close_server)
-os.register_at_fork(after_in_child=_forget_server)  # it is the parent's, to be used and ended by nobody else
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forget_server)  # it is the parent's, to be used and ended by nobody else
 
 
 @ENGINES.register("vllm")

@@ -48,6 +48,8 @@ class LLM:
     def __init__(self, **options):
         if options["gpu_memory_utilization"] < 0.1:
             raise ValueError("No available memory for the cache blocks. Try increasing `gpu_memory_utilization`")
+        if options["gpu_memory_utilization"] > 0.9:
+            raise ValueError("Free memory on device cuda:0 (30.1/79.2 GiB) on startup is less than desired")
         if unknown := sorted(set(options) - OPTIONS):
             raise TypeError(f"EngineArgs.__init__() got an unexpected keyword argument {unknown[0]!r}")
         self.options, self.llm_engine = options, Engine()
