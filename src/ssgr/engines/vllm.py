@@ -38,6 +38,7 @@ ADVICE = {  # what vLLM says: what would help
     "estimated maximum model length": "a smaller cap, or a larger engine.gpu_memory_utilization (now {memory:g})",
     "Free memory on device": "others use this card: one worker for each card (hydra.launcher.n_jobs or num_gpus), or a "
     "smaller engine.gpu_memory_utilization (now {memory:g})",
+    "release GPU memory while vLLM is profiling": "others use this card: the same again, or one worker for each card",
     "out of memory": "a smaller engine.max_num_seqs (now {rows}) or engine.gpu_memory_utilization (now {memory:g})",
     "longer than the maximum model length": "engine.max_model_len is too short for a prompt: a larger one, or null",
     "is greater than the derived max_model_len": "engine.max_model_len is beyond the model's context",
