@@ -60,8 +60,10 @@ class Bar:
         now = time.monotonic()
         if now - self._last_line >= LOG_INTERVAL:
             self._last_line = now
-            left = (now - self._started) / max(self.done, 1) * (self.total - self.done)
-            print(f"{self.description}: {self.done}/{self.total} {note} {left:.0f} s left", file=sys.stderr, flush=True)
+            # the first step may be long in coming, and says nothing yet of the next
+            left = (now - self._started) / self.done * (self.total - self.done) if self.done else None
+            words = [f"{self.description}: {self.done}/{self.total}", note, left and f"{left:.0f} s left"]
+            print(*filter(None, words), file=sys.stderr, flush=True)
 
     def token_rate(self) -> Callable[[int, int], None]:
         """For an engine's `on_tokens`: advances by finished rows, with the tokens per second so far beside it."""

@@ -192,8 +192,8 @@ def generation(child: Child, shape: Shape, given: argparse.Namespace, start: dic
 def generate(child: Child, prompts: list[list[int]], new_tokens: int) -> int:
     """How many tokens were made."""
     sampling = {"temperature": 0.6, "top_p": 0.95, "max_tokens": new_tokens, "ignore_eos": True, "stop_token_ids": []}
-    parts = ask(child, "generate", prompts=prompts, seed=0, sampling=sampling, repetition=None)
-    return sum(len(output_ids) for part in parts for _, output_ids, _ in part)
+    parts = ask(child, "generate", prompts=prompts, seeds=list(range(len(prompts))), sampling=sampling, repetition=None)
+    return sum(len(output_ids) for _, part in parts for _, output_ids, _ in part)
 
 
 def ask(child: Child, request: str, **arguments: Any) -> list[Any]:

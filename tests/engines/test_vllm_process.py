@@ -89,13 +89,17 @@ def test_rows_come_back_under_their_numbers_and_equal_prompts_are_one_request(en
     assert engine_of().generate(prompts, [1] * 5, Sampling(0.0, 1.0, 2))[0].finish_reason == "length"
 
 
-def test_each_request_seeds_what_either_model_runner_draws_from(engine_of, tmp_path):
+def test_a_row_draws_by_its_own_seed(engine_of, tmp_path):
+    engine_of().generate([[5], [5], [6]], [3, 4, 2**63 + 5], Sampling(1.0, 1.0, 8))
+    assert re.findall(r"request of seed (.*)", logs(tmp_path)) == ["3", "4", "5"]
+
+
+def test_seconds_are_those_of_the_engine_and_not_of_who_reads(engine_of):
     engine = engine_of()
-    for seed in (3, 4, 3, 2**63 + 5):
-        engine.generate([[5]], [seed], Sampling(1.0, 1.0, 8))
-    drawn = re.findall(r"next numbers (.*)", logs(tmp_path))
-    assert drawn[0] == drawn[2]
-    assert all(one != other for one, other in zip(drawn[0].split(), drawn[1].split(), strict=True))
+    started = time.monotonic()
+    for _ in engine.stream([[5], [6]], [0, 0], GREEDY):
+        time.sleep(1.0)
+    assert 0 < engine.seconds < time.monotonic() - started - 0.9
 
 
 def test_a_context_that_would_cut_completions_is_refused_and_a_longer_one_starts_once(engine_of, tmp_path):
@@ -117,7 +121,7 @@ def test_an_interruption_while_it_ends_kills_the_child(engine_of, monkeypatch):
     engine = engine_of()
     engine.generate([[5]], [0], GREEDY)
     child = vllm._live.children[0]
-    child.send("generate", prompts=[[668]], seed=0, sampling={"max_tokens": 3, "temperature": 1.0}, repetition=None)
+    child.send("generate", prompts=[[668]], seeds=[0], sampling={"max_tokens": 3, "temperature": 1.0}, repetition=None)
     wait = child.process.wait
 
     def interrupted(timeout=None):
@@ -252,7 +256,7 @@ def test_a_child_that_does_not_end_is_killed(engine_of, monkeypatch):
     engine = engine_of()
     engine.generate([[5]], [0], GREEDY)
     child = vllm._live.children[0]
-    child.send("generate", prompts=[[668]], seed=0, sampling={"max_tokens": 3, "temperature": 1.0}, repetition=None)
+    child.send("generate", prompts=[[668]], seeds=[0], sampling={"max_tokens": 3, "temperature": 1.0}, repetition=None)
     time.sleep(0.2)
     vllm.close_server()
     assert child.process.returncode == -signal.SIGKILL

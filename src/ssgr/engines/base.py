@@ -46,9 +46,11 @@ class Engine(ABC):
     `batch_size` is the number of rows that are stored together. An engine is made from its options and the loaded
     model, with `longest` (the largest number of new tokens that the cell can ask for) and `log_folder`. The model's
     weights may change in place between two calls: what is generated is always of the weights as they stand.
+    `seconds` were spent on generating so far, without what starting takes and whoever reads the completions.
     """
 
     name: str
+    seconds: float = 0.0
     batch_size: int
     identity: dict[str, str]  # name and versions: what enters a cache key beside the weights
 

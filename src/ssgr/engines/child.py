@@ -11,9 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 STOP_SECONDS = 30.0  # to end by itself, after which it is killed
@@ -136,17 +138,45 @@ def answers(children: Sequence[Child], patience: float | None = None) -> Iterato
 def serve(descriptor: int, handlers: dict[str, Callable[..., Iterator[Any]]]) -> None:
     """The child's side: answers requests until there is nobody left to ask, or it is told to stop.
 
-    A handler is a generator; what it yields is sent at once. The channel is not inherited by what the child starts.
+    A handler is a generator; what it yields is sent at once, while it goes on. The channel is not inherited by what the
+    child starts.
     """
     os.set_inheritable(descriptor, False)
     connection = Connection(descriptor)
-    with suppress(EOFError, OSError):
+    with suppress(EOFError, OSError), closing(_Sender(connection)) as sender:
         while True:
             request, arguments = connection.recv()
             if request == "stop":
                 return
             for answer in _answers_of(handlers[request], arguments):
-                connection.send(answer)
+                sender.send(answer)
+
+
+class _Sender:
+    """Sends in a thread of its own: a full channel, whose reader is busy grading, must not stop a running engine."""
+
+    def __init__(self, connection: Connection):
+        self.connection, self.waiting, self.gone = connection, SimpleQueue(), False
+        self.thread = Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def send(self, answer: tuple[str, Any]) -> None:
+        """Soon; BrokenPipeError where an earlier one found nobody to read it."""
+        if self.gone:
+            raise BrokenPipeError
+        self.waiting.put(answer)
+
+    def close(self) -> None:
+        """Waits until all is sent."""
+        self.waiting.put(None)
+        self.thread.join()
+
+    def _run(self) -> None:
+        try:
+            for answer in iter(self.waiting.get, None):
+                self.connection.send(answer)
+        except OSError:
+            self.gone = True
 
 
 def _answers_of(handler: Callable[..., Iterator[Any]], arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -47,6 +48,7 @@ class HfEngine(Engine):
                 raise UserError(f"prompt {number} has {len(prompt)} tokens; the model's context holds {context}")
         ends = end_ids(self.loaded)
         for start in range(0, len(prompts), self.batch_size):
-            rows = slice(start, start + self.batch_size)
+            rows, before = slice(start, start + self.batch_size), time.monotonic()
             made = decode_batch(self.loaded.model, prompts[rows], seeds[rows], sampling, ends, context, on_tokens)
+            self.seconds += time.monotonic() - before
             yield list(range(start, start + len(made))), made

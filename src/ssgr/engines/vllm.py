@@ -6,6 +6,7 @@ import atexit
 import importlib.util
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -91,9 +92,8 @@ class VllmEngine(Engine):
     It goes on between cells and ends with this process. Before it generates, the weights of the loaded model are put
     into it where it holds others, through shared memory, so that pruned weights take seconds and no new start.
 
-    Random numbers are seeded for each call, not for each row: a generator for each sequence costs vLLM more than a
-    tenth of its speed, and its sums depend on the batch anyway. So its completions are not reproducible bit by bit;
-    what is in a store stays.
+    Each row draws by its own seed, but its logits' last digits depend on the batch that it happens to run in. So its
+    completions are not reproducible bit by bit; what is in a store stays.
     """
 
     name = "vllm"
@@ -139,11 +139,14 @@ class VllmEngine(Engine):
                 child.send(
                     "generate",
                     prompts=[[int(token) for token in prompts[row]] for row in share],
-                    seed=seeds[share.start] % 2**63 if len(share) else 0,
+                    seeds=[int(seeds[row]) % 2**63 for row in share],
                     sampling=self._sampling(sampling),
                     repetition=REPETITION if self.config.repetition_detection else None,
                 )
-            for number, part in answers(server.children):
+            before = time.monotonic()
+            for number, (now, part) in answers(server.children):
+                # The child's clock is ours, and its work goes on while what came before is graded and stored.
+                self.seconds, before = self.seconds + max(0.0, now - before), max(before, now)
                 rows = [shares[number][row] for row, _, _ in part]
                 made = [Generation(output_ids, reason) for _, output_ids, reason in part]
                 if on_tokens:

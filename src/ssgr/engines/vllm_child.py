@@ -18,15 +18,6 @@ GREEDY = 1e-5  # below this temperature vLLM takes the likeliest token
 class WorkerExtension:
     """What vLLM adds to its workers: one in each process of a tensor-parallel engine."""
 
-    def ssgr_seed(self, seed: int) -> None:
-        import numpy as np
-        import torch
-
-        torch.manual_seed(seed)
-        # The newer model runner draws a seed for each request from here: left as it starts, every new engine would
-        # give the same prompts the same completions.
-        np.random.seed(seed % 2**32)
-
     def ssgr_load(self, path: str, places: list[Place]) -> None:
         """Copies what lies in shared memory over the parameters of the names."""
         import torch
@@ -56,9 +47,9 @@ class Server:
         yield
 
     def generate(
-        self, prompts: list[list[int]], seed: int, sampling: dict[str, Any], repetition: dict[str, int] | None
-    ) -> Iterator[list[tuple[int, list[int], str]]]:
-        """Yields finished rows (number, output ids, finish reason) in groups, as they come."""
+        self, prompts: list[list[int]], seeds: list[int], sampling: dict[str, Any], repetition: dict[str, int] | None
+    ) -> Iterator[tuple[float, list[tuple[int, list[int], str]]]]:
+        """Yields groups of finished rows (number, output ids, finish reason) as they come, each with the time."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -67,37 +58,40 @@ class Server:
             from vllm.sampling_params import RepetitionDetectionParams
 
             sampling["repetition_detection"] = RepetitionDetectionParams(**repetition)
-        greedy = sampling["temperature"] < GREEDY  # equal prompts have one completion; vLLM refuses to make more
-        self.llm.collective_rpc("ssgr_seed", args=(seed,))
-        same: dict[tuple[int, ...], list[int]] = {}
-        for row, prompt in enumerate(prompts):
-            same.setdefault(tuple(prompt), []).append(row)
-        waiting = iter(enumerate(same.items()))
+        waiting = iter(requests(prompts, sampling["temperature"] < GREEDY))
         rows_of: dict[str, list[int]] = {}
         finished, sent, beat, more = [], time.monotonic(), time.monotonic(), True
         while more or self.engine.has_unfinished_requests():
             while more and self.engine.get_num_unfinished_requests() < QUEUED * self.running:
-                number, (prompt, rows) = next(waiting, (None, (None, None)))
-                if number is None:
+                rows = next(waiting, None)
+                if rows is None:
                     more = False
                     break
-                request = f"row-{number}"
-                options = SamplingParams(n=1 if greedy else len(rows), **sampling)
-                given = self.engine.add_request(request, {"prompt_token_ids": list(prompt)}, options)
-                rows_of[request] = rows_of[given or request] = rows
+                name = f"row-{rows[0]}"
+                options = SamplingParams(**{"seed": seeds[rows[0]], **sampling})
+                given = self.engine.add_request(name, {"prompt_token_ids": prompts[rows[0]]}, options)
+                rows_of[name] = rows_of[given or name] = rows
             for output in self.engine.step():
                 if output.finished:
-                    rows = rows_of[output.request_id]
-                    outputs = output.outputs * (len(rows) if greedy else 1)
-                    finished += [_row(row, made) for row, made in zip(rows, outputs, strict=True)]
+                    finished += [_row(row, output.outputs[0]) for row in rows_of[output.request_id]]
             now = time.monotonic()
             if len(finished) >= GROUP or (finished and now - sent > SEND_SECONDS):
-                yield finished
+                yield now, finished
                 finished, sent, beat = [], now, now
             elif now - beat > BEAT_SECONDS:
-                yield []
+                yield now, []
                 beat = now
-        yield finished
+        yield time.monotonic(), finished
+
+
+def requests(prompts: list[list[int]], greedy: bool) -> list[list[int]]:
+    """The rows that each request answers: one, but equal prompts have one greedy completion."""
+    if not greedy:
+        return [[row] for row in range(len(prompts))]
+    same: dict[tuple[int, ...], list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        same.setdefault(tuple(prompt), []).append(row)
+    return list(same.values())
 
 
 def _row(row: int, made: Any) -> tuple[int, list[int], str]:

@@ -1,6 +1,5 @@
 """Our own tasks through lm-eval: problems put to an engine, their completions kept in a store."""
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -84,13 +83,13 @@ class ProblemLM(EngineLM):
                 sampling,
                 bar.token_rate(),
             )
-            started = time.monotonic()
+            before = self.engine.seconds
             for numbers, generations in stream:
-                seconds = time.monotonic() - started
                 batch = [missing[number] for number in numbers]
                 self.store.append(graded_traces(self.template, problems, prompts, batch, generations))
-                _add_seconds(self.store, seconds, sum(len(output.output_ids) for output in generations))
-                started = time.monotonic()
+                tokens = sum(len(output.output_ids) for output in generations)
+                _add_seconds(self.store, self.engine.seconds - before, tokens)
+                before = self.engine.seconds
         grading_worker.keep_one()
 
     def _texts(self, repeats: int) -> dict[tuple[str, int], Completion]:

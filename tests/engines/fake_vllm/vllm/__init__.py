@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 
@@ -36,7 +35,7 @@ class VLLMValidationError(Exception):
 
 class SamplingParams(SimpleNamespace):
     def __init__(self, **options):
-        super().__init__(**options)
+        super().__init__(**{"n": 1, **options})
         if self.temperature == 0 and self.n > 1:
             error = ValueError if SHAPE == "0.26" else VLLMValidationError
             raise error(f"n must be 1 when using greedy sampling, got {self.n}.")
@@ -88,6 +87,7 @@ class Engine:
 
     def add_request(self, request_id, prompt, params):
         self.waiting[request_id] = (prompt["prompt_token_ids"], params)
+        print("request of seed", params.seed, flush=True)
         self.most = max(self.most, len(self.waiting))
         return f"{request_id}-internal"
 
@@ -98,7 +98,6 @@ class Engine:
         return bool(self.waiting)
 
     def step(self):
-        print("next numbers", int(torch.randint(2**40, ())), np.random.randint(2**40), flush=True)
         request_id = next(iter(self.waiting))
         prompt, params = self.waiting.pop(request_id)
         if prompt[0] == 666:
