@@ -11,7 +11,7 @@ from ssgr.calibration import SOURCES, CalibrationRequest, CalibrationSet
 from ssgr.cell import Cell
 from ssgr.config import PerplexityConfig
 from ssgr.engines.base import ENGINES, Engine
-from ssgr.errors import UserError
+from ssgr.errors import CellError, UserError
 from ssgr.evaluation.accuracy import no_samples
 from ssgr.evaluation.divergence import DenseStates, dense_states, divergence
 from ssgr.evaluation.held_out import HeldOut, held_out
@@ -153,8 +153,12 @@ def calibrate(cell: Cell, subject: Subject, clock: Clock) -> CalibrationSet | No
         problems=lambda: cell.problems,
         rollouts=rollouts,
     )
+    source = SOURCES.get(config.calibration.name)
     with clock("calibration"):
-        chosen = SOURCES.get(config.calibration.name)(request)
+        chosen = source(request)
+    if source.contents(config.calibration) != cell.identity["calibration"]["contents"]:
+        line = "what it reads has changed since this cell was named by it; the same command again takes it as it is now"
+        raise CellError(f"calibration={config.calibration.name}: {line}")
     if cell.reads_problems:
         chosen.details["contaminated_problems"] = sum(cell.contaminated)
         chosen.notes += contamination_note(cell)

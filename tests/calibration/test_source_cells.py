@@ -4,6 +4,7 @@ import pytest
 from calibration_requests import CHATS, document_rows, write_rows
 from command_line import QUICK, cells, files, ssgr
 
+from ssgr import stages
 from ssgr.results import read_result
 
 ONE_SAMPLE = f"{QUICK} pruner=wanda evaluation.divergence=false evaluation.dense_repeats=1"
@@ -26,6 +27,20 @@ def test_a_cell_from_local_files_has_its_budget_exactly(source, budget, counts, 
     calibration = read_result(cell)["calibration"]
     for name, count in zip(("tokens", "sequences"), counts, strict=True):
         assert count is None or calibration[name] == count
+
+
+def test_a_file_that_changes_while_its_cell_begins_fails_it(tmp_path, monkeypatch):
+    rows, load = document_rows(), stages.load
+    write_rows(tmp_path / "d.jsonl", rows)
+
+    def load_after_a_change(cell):
+        write_rows(tmp_path / "d.jsonl", rows[::-1])
+        return load(cell)
+
+    monkeypatch.setattr(stages, "load", load_after_a_change)
+    done = ssgr(f"calibration=c4 calibration.data_files=d.jsonl {ONE_SAMPLE}", tmp_path)
+    assert done.status == 1 and "calibration=c4: what it reads has changed since" in done.err
+    assert not any((cell / "result.json").is_file() for cell in cells(tmp_path))
 
 
 @pytest.mark.parametrize(
