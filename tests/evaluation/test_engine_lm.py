@@ -16,6 +16,7 @@ from ssgr.errors import UserError
 from ssgr.evaluation import harness
 from ssgr.evaluation.engine_lm import EngineLM
 from ssgr.evaluation.harness import lm_eval_metrics
+from ssgr.traces.prompts import PromptTemplate
 
 CONTEXT = 64
 
@@ -97,6 +98,7 @@ class Replay(Engine):
         self.made = made
 
     def stream(self, prompts, seeds, sampling, on_tokens=None):
+        self.prompts = prompts
         yield list(range(len(prompts))), self.made
 
 
@@ -128,8 +130,8 @@ def test_only_what_follows_the_reasoning_is_graded(tag_is_special):
 
 
 def test_a_task_of_each_kind_by_its_name(folder, loaded, without_defaults):
-    config = LmEvalConfig("lm_eval", [], False, list(TASKS), str(folder), None, 64, 0)
-    metrics = lm_eval_metrics(ours(loaded).engine, loaded, config, 4)
+    config = LmEvalConfig("lm_eval", [], False, list(TASKS), str(folder), None, False, 64, 0)
+    metrics = lm_eval_metrics(ours(loaded).engine, loaded, None, config, 4)
     expected = lm_evaluate(
         theirs(loaded),
         TaskManager(include_path=str(folder), include_defaults=False).load(list(TASKS)),
@@ -145,10 +147,27 @@ def test_a_task_of_each_kind_by_its_name(folder, loaded, without_defaults):
     assert 0 <= metrics["written/truncated"] <= 1 and "chosen/truncated" not in metrics
 
 
+def test_a_task_may_be_put_as_a_chat_with_its_examples_as_turns(folder, without_defaults):
+    chatty = tiny_models.loaded(tiny_models.build(max_position_embeddings=CONTEXT))
+    turn = "{% if message.role == 'user' %}w10 {% else %}w11 {% endif %}{{ message.content }} "
+    end = "{% if add_generation_prompt %}w12{% if enable_thinking is defined %} w13{% endif %}{% endif %}"
+    chatty.tokenizer.chat_template = f"{{% for message in messages %}}{turn}{{% endfor %}}{end}"
+    engine = Replay(Generation([6, 2], "stop"))
+    for chat, thinking, heads in (
+        (False, None, []),
+        (True, None, [10, 11, 10, 12]),
+        (True, True, [10, 11, 10, 12, 13]),
+    ):
+        config = LmEvalConfig("lm_eval", [], False, ["written"], str(folder), 1, chat, 64, 0)
+        lm_eval_metrics(engine, chatty, PromptTemplate(chatty.tokenizer, "", None, thinking), config, 1)
+        asked = [token for token in engine.prompts[0] if 10 <= token < 14]
+        assert asked == heads, (chat, thinking)
+
+
 def test_few_shots_are_set(folder, loaded, without_defaults):
     counts = []
     for shots in (None, 2):
-        config = LmEvalConfig("lm_eval", [], False, ["chosen"], str(folder), shots, 64, 0)
+        config = LmEvalConfig("lm_eval", [], False, ["chosen"], str(folder), shots, False, 64, 0)
         tasks = harness.load_tasks(config)
         task = tasks["tasks"]["chosen"]
         task.build_all_requests(limit=1)
@@ -157,7 +176,7 @@ def test_few_shots_are_set(folder, loaded, without_defaults):
 
 
 def test_every_model_sees_the_same_shots(folder, loaded, without_defaults):
-    config = LmEvalConfig("lm_eval", [], False, ["chosen"], str(folder), 2, 64, 0)
+    config = LmEvalConfig("lm_eval", [], False, ["chosen"], str(folder), 2, False, 64, 0)
 
     def prompts():
         task = harness.load_tasks(config)["tasks"]["chosen"]
@@ -173,7 +192,7 @@ def test_what_lm_eval_does_not_have_is_one_line(tmp_path, without_defaults):
 
     def refused(tasks):
         with pytest.raises(UserError) as caught:
-            harness.load_tasks(LmEvalConfig("lm_eval", [], False, tasks, str(tmp_path), None, 64, 0))
+            harness.load_tasks(LmEvalConfig("lm_eval", [], False, tasks, str(tmp_path), None, False, 64, 0))
         assert "\n" not in str(caught.value)
         return str(caught.value)
 

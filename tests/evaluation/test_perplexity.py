@@ -79,7 +79,7 @@ def test_what_is_kept_of_the_dense_model_is_of_its_reasoning_mark_too(tmp_path):
         made.append(loaded.think_end)
         return {"t/accuracy": float(len(made))}
 
-    lm_eval = LmEvalConfig("lm_eval", [], False, ["t"], None, None, 8, 0)
+    lm_eval = LmEvalConfig("lm_eval", [], False, ["t"], None, None, False, 8, 0)
     for loaded.think_end in (None, "</think>", None):
-        dense_metrics(engine, loaded, lm_eval, None, tmp_path, measured)
+        dense_metrics(engine, loaded, None, lm_eval, None, tmp_path, measured)
     assert made == [None, "</think>"]

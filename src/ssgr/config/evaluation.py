@@ -138,6 +138,9 @@ class LmEvalConfig(EvaluationConfig):
     tasks: list[str]  # tasks, groups or tags of lm-eval
     include_path: str | None  # a folder with more of them
     num_fewshot: int | None  # null: what each task says
+    chat_template: (
+        bool  # put in the model's own chat prompts, examples as earlier turns; lm-eval's default is plain text
+    )
     max_new_tokens: int | None  # at most; each task says its own number
     seed: int
 

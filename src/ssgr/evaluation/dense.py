@@ -55,6 +55,7 @@ def dense(
 def dense_metrics(
     engine: Engine,
     loaded: "LoadedModel",
+    template: PromptTemplate,
     config: EvaluationConfig,
     limit: int | None,
     cache_root: Path,
@@ -68,6 +69,8 @@ def dense_metrics(
     about = {"weights": loaded.weights_hash, "dtype": dtype, "evaluation": evaluation_identity(config), "limit": limit}
     # lm-eval's tasks grade nothing else, and nothing where the tag is missing
     about |= {"graded_after": loaded.think_end}
+    if getattr(config, "chat_template", False):
+        about |= {"chat": template.options}
     about |= {"engine": engine.identity.get("engine", ""), "lm_eval": version("lm_eval")}
     folder = Path(cache_root) / "dense" / content_hash(about)
     with locked(folder.with_suffix(".lock")):

@@ -15,7 +15,7 @@ from ssgr.engines.base import Engine, Generation, Sampling
 from ssgr.errors import UserError
 from ssgr.evaluation.scoring import score
 from ssgr.progress import track
-from ssgr.traces.prompts import answer_text
+from ssgr.traces.prompts import PromptTemplate, answer_text
 from ssgr.traces.store import row_seed
 
 if TYPE_CHECKING:
@@ -26,13 +26,17 @@ class EngineLM(TemplateLM):
     """Answers what any task of lm-eval may ask, as lm-eval's own model for transformers does.
 
     `most` is the largest number of tokens that a completion may have, whatever a task asks for. `truncated` says of
-    each completion, by its task, whether it was cut or its reasoning never ended.
+    each completion, by its task, whether it was cut or its reasoning never ended. `template` writes chats; without one
+    a task is put as plain text.
     """
 
-    def __init__(self, engine: Engine, loaded: "LoadedModel", most: int, seed: int):
+    def __init__(
+        self, engine: Engine, loaded: "LoadedModel", most: int, seed: int, template: PromptTemplate | None = None
+    ):
         super().__init__()
         self.engine, self.loaded, self.most, self.seed = engine, loaded, most, seed
-        self.tokenizer = loaded.tokenizer
+        self.tokenizer, self.template = loaded.tokenizer, template
+        self.think_end = template.think_end if template else loaded.think_end
         self.truncated: dict[str, list[bool]] = defaultdict(list)
 
     @property
@@ -51,6 +55,16 @@ class EngineLM(TemplateLM):
         if add_special_tokens is None:
             add_special_tokens = not string.startswith(self.tokenizer.decode([self.prefix_token_id]))
         return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """For lm-eval, which keeps no requests here."""
+        return self.loaded.name
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The chat as the model's own template writes it, up to where the model goes on, or within its last turn."""
+        goes_on = {"add_generation_prompt": add_generation_prompt, "continue_final_message": not add_generation_prompt}
+        return self.tokenizer.apply_chat_template(chat_history, tokenize=False, **goes_on, **self.template.options)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Nats of each continuation after its context, and whether greedy decoding would have given it."""
@@ -110,19 +124,18 @@ class EngineLM(TemplateLM):
 
     def _answer(self, generation: Generation, until: list[str]) -> tuple[str, bool]:
         """The text to grade, none where the reasoning never ended, and whether its end is missing."""
-        think_end = self.loaded.think_end
         kept = [token for token in generation.output_ids if token not in self._silent_ids]
-        text = answer_text(self.tokenizer.decode(kept), think_end)
+        text = answer_text(self.tokenizer.decode(kept), self.think_end)
         if text is None:
             return "", True
-        text = text.lstrip() if think_end else text
+        text = text.lstrip() if self.think_end else text
         answer = postprocess_generated_text(text, until, None)
         return answer, generation.finish_reason != "stop" and answer == text
 
     @cached_property
     def _silent_ids(self) -> set[int]:
         """Special tokens but the tag that ends the reasoning, which some tokenizers count among them."""
-        tag = self.tokenizer.encode(self.loaded.think_end or "", add_special_tokens=False)
+        tag = self.tokenizer.encode(self.think_end or "", add_special_tokens=False)
         return set(self.tokenizer.all_special_ids) - set(tag)
 
     def _prompt(self, text: str, cap: int) -> list[int]:

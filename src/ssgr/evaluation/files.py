@@ -79,7 +79,7 @@ def evaluation_identity(config: EvaluationConfig) -> dict[str, Any]:
     if isinstance(config, PerplexityConfig):
         return {"name": config.name, "max_seq_len": config.max_seq_len, "contents": text_contents(config)}
     if isinstance(config, LmEvalConfig):
-        names = ("name", "tasks", "num_fewshot", "max_new_tokens", "seed")
+        names = ("name", "tasks", "num_fewshot", "chat_template", "max_new_tokens", "seed")
         return {name: getattr(config, name) for name in names} | {"contents": include_contents(config)}
     task = config.problem_task
     names = [

@@ -23,6 +23,7 @@ from ssgr.errors import UserError, first_line
 from ssgr.evaluation.accuracy import standard_error
 from ssgr.evaluation.engine_lm import EngineLM
 from ssgr.progress import say
+from ssgr.traces.prompts import PromptTemplate
 
 if TYPE_CHECKING:
     from ssgr.models.load import LoadedModel
@@ -31,7 +32,9 @@ LOUD = ("lm_eval", "huggingface_hub", "datasets")  # the hub's retries are logge
 OVERRIDE = "evaluation.include_path=FOLDER can name tasks with local data"
 
 
-def lm_eval_metrics(engine: Engine, loaded: "LoadedModel", config: LmEvalConfig, limit: int | None) -> dict[str, float]:
+def lm_eval_metrics(
+    engine: Engine, loaded: "LoadedModel", template: PromptTemplate, config: LmEvalConfig, limit: int | None
+) -> dict[str, float]:
     """What lm-eval measures on its tasks: "<task>/<metric>", with "_se" where it is a mean, "/problems" and "/seconds".
 
     A metric of a filter that has a name is "<task>/<metric>,<filter>", as lm-eval writes it. "<task>/truncated" is the
@@ -41,9 +44,11 @@ def lm_eval_metrics(engine: Engine, loaded: "LoadedModel", config: LmEvalConfig,
     """
     with quiet(), random_state_kept():
         loaded_tasks = load_tasks(config)
-        lm = EngineLM(engine, loaded, config.max_new_tokens, config.seed)
+        chat = config.chat_template
+        lm = EngineLM(engine, loaded, config.max_new_tokens, config.seed, template if chat else None)
         started = time.monotonic()
-        results = lm_evaluate(lm, loaded_tasks, limit=limit, bootstrap_iters=0)
+        how = {"limit": limit, "bootstrap_iters": 0, "apply_chat_template": chat, "fewshot_as_multiturn": chat}
+        results = lm_evaluate(lm, loaded_tasks, **how)
     seconds = time.monotonic() - started
     metrics: dict[str, float] = {}
     for name, values in results["results"].items():

@@ -48,8 +48,8 @@ class ProblemLM(EngineLM):
         most: int,
         seed: int,
     ):
-        super().__init__(engine, loaded, most, seed)
-        self.template, self.store, self.task = template, store, task
+        super().__init__(engine, loaded, most, seed, template)
+        self.store, self.task = store, task
         self.problems: list[Problem] = []
         self.unanswered: set[tuple[str, int]] = set()
 

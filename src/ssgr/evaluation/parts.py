@@ -37,7 +37,7 @@ class Examiner:
         """Of the model before pruning: made once, then read from the cache."""
         task = config.problem_task
         if task is None:
-            options = (self.engine, self.loaded, config, self.limit, cache)
+            options = (self.engine, self.loaded, self.template, config, self.limit, cache)
             return Part(dense_metrics(*options, lambda: self._measured(config)))
         found = dense(self.engine, self.loaded, task_template(self.template, task), task, self.limit, cache)
         return Part(found.accuracy.metrics, found.accuracy.samples, found)
@@ -58,7 +58,7 @@ class Examiner:
         assert isinstance(config, LmEvalConfig)
         from ssgr.evaluation.harness import lm_eval_metrics
 
-        return lm_eval_metrics(self.engine, self.loaded, config, self.limit)
+        return lm_eval_metrics(self.engine, self.loaded, self.template, config, self.limit)
 
 
 def task_template(template: PromptTemplate, config: TaskConfig) -> PromptTemplate:
