@@ -12,8 +12,9 @@ import pandas as pd
 import torch
 from engines import composed
 
-from ssgr.evaluation.divergence import dense_states, divergence, final_states, length_sorted_batches
+from ssgr.evaluation.divergence import dense_states, divergence
 from ssgr.evaluation.held_out import HeldOut
+from ssgr.evaluation.teacher_forcing import final_states, length_sorted_batches
 from ssgr.models.load import LoadedModel
 from ssgr.progress import say, track
 from ssgr.pruning.loop import prune_model

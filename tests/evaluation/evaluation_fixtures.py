@@ -84,6 +84,7 @@ class ReplayEngine(Engine):
             raise KeyboardInterrupt
         numbers = [self.numbers[tuple(prompt)] for prompt in prompts]
         self.calls.append(numbers)
+        self.seconds += 2.0
         self.seeds += seeds
         self.sampling = sampling
         outputs = []

@@ -99,7 +99,8 @@ def test_a_killed_evaluation_goes_on(task, tmp_path):
         k: v for k, v in expected.metrics.items() if k not in timed
     }
     again = run(resumed, repeats=2, store=TraceStore.open(tmp_path / "store", {}))
-    assert again.metrics["jsonl/tokens_per_second"] > 0
+    assert again.metrics["jsonl/seconds"] == pytest.approx(2.0 * len(undisturbed.calls)), "of both processes"
+    assert again.metrics["jsonl/tokens_per_second"] == result.metrics["jsonl/tokens_per_second"] > 0
     assert len(resumed.calls) == 3
 
 

@@ -10,9 +10,11 @@ import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from ssgr.evaluation import divergence as room
+from ssgr.evaluation import teacher_forcing
 from ssgr.evaluation.accuracy import Accuracy
-from ssgr.evaluation.divergence import dense_states, divergence, length_sorted_batches
+from ssgr.evaluation.divergence import dense_states, divergence
 from ssgr.evaluation.held_out import HeldOut, difficulty_bin, held_out, length_bounds
+from ssgr.evaluation.teacher_forcing import length_sorted_batches
 from ssgr.traces.problems import Problem
 from ssgr.traces.store import Trace, TraceStore
 
@@ -81,8 +83,8 @@ def brute_force(before, after, prompt, output):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_equals_brute_force(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "BATCH_TOKENS", 100)
-    monkeypatch.setattr(room, "LOGIT_ELEMENTS", 61 * 7)
+    monkeypatch.setattr(teacher_forcing, "BATCH_TOKENS", 100)
+    monkeypatch.setattr(teacher_forcing, "LOGIT_ELEMENTS", 61 * 7)
     loaded, samples = make_loaded(name), make_samples()
     before = copy.deepcopy(loaded.model)
     states = dense_states(loaded, samples, tmp_path)
@@ -141,7 +143,7 @@ def test_metrics_are_means_over_problems_and_cells(tmp_path):
 
 
 def test_states_are_computed_once_and_missing_files_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "BATCH_TOKENS", 100)
+    monkeypatch.setattr(teacher_forcing, "BATCH_TOKENS", 100)
     loaded, samples = make_loaded(), make_samples()
     states = dense_states(loaded, samples, tmp_path)
     before = {path.name: path.read_bytes() for path in states.folder.iterdir()}
@@ -165,7 +167,7 @@ def test_batches_hold_every_row_once_within_the_bound():
     assert sorted(row for rows in batches for row in rows) == list(range(40))
     for rows in batches:
         longest = max(len(sequences[row][1]) + 1 for row in rows)
-        assert len(rows) == 1 or len(rows) * longest <= room.BATCH_TOKENS
+        assert len(rows) == 1 or len(rows) * longest <= teacher_forcing.BATCH_TOKENS
 
 
 def test_held_out_samples_and_their_cells(tmp_path):

@@ -35,7 +35,7 @@ def text(tmp_path):
 @pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
 def test_it_is_the_mean_loss_of_windows_that_do_not_overlap(text, dtype, rounding, monkeypatch):
     loaded = tiny_models.loaded(tiny_models.build(dtype=dtype))
-    monkeypatch.setattr("ssgr.evaluation.divergence.LOGIT_ELEMENTS", 5 * tiny_models.VOCABULARY)
+    monkeypatch.setattr("ssgr.evaluation.teacher_forcing.LOGIT_ELEMENTS", 5 * tiny_models.VOCABULARY)
     metrics = perplexity(loaded, config(text))
     ids = torch.tensor(loaded.tokenizer(text.read_text())["input_ids"])
     losses = []

@@ -1,18 +1,14 @@
 """Any task of lm-eval by its name, put to a model as it stands."""
 
-import logging
-import random
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from difflib import get_close_matches
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import lm_eval.api.metrics
 import lm_eval.api.task
 import numpy as np
-import torch
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.evaluator import evaluate as lm_evaluate
 from lm_eval.tasks import TaskManager
@@ -22,13 +18,13 @@ from ssgr.engines.base import Engine
 from ssgr.errors import UserError, first_line
 from ssgr.evaluation.accuracy import standard_error
 from ssgr.evaluation.engine_lm import EngineLM
+from ssgr.evaluation.isolation import quiet, random_state_kept
 from ssgr.progress import say
 from ssgr.traces.prompts import PromptTemplate
 
 if TYPE_CHECKING:
     from ssgr.models.load import LoadedModel
 
-LOUD = ("lm_eval", "huggingface_hub", "datasets")  # the hub's retries are logged one by one
 OVERRIDE = "evaluation.include_path=FOLDER can name tasks with local data"
 
 
@@ -105,34 +101,3 @@ def _metrics_of(name: str, values: dict[str, Any], task: Any, samples: Sequence[
     if samples:
         found[f"{name}/problems"] = len({sample["doc_id"] for sample in samples})
     return found
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the log lines of lm-eval and the hub, and lm-eval's bar over requests: ours is the only progress line."""
-    loggers, bar = [logging.getLogger(name) for name in LOUD], lm_eval.api.task.tqdm
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    lm_eval.api.task.tqdm = partial(bar, disable=True)
-    try:
-        yield
-    finally:
-        lm_eval.api.task.tqdm = bar
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-@contextmanager
-def random_state_kept() -> Iterator[None]:
-    """Whatever reseeds the global generators in here, they go on afterwards as if nothing had."""
-    python, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)

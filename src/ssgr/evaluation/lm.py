@@ -12,7 +12,7 @@ from ssgr.config import TaskConfig
 from ssgr.engines.base import Engine, Sampling
 from ssgr.evaluation.engine_lm import EngineLM
 from ssgr.evaluation.files import TASKS
-from ssgr.evaluation.harness import quiet, random_state_kept
+from ssgr.evaluation.isolation import quiet, random_state_kept
 from ssgr.progress import track
 from ssgr.traces import grading_worker
 from ssgr.traces.problems import Problem

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ssgr.evaluation.divergence import chunks, final_states, length_sorted_batches, output_logits
+from ssgr.evaluation.teacher_forcing import chunks, final_states, length_sorted_batches, output_logits
 from ssgr.progress import track
 
 if TYPE_CHECKING:
