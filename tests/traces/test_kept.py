@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -216,3 +217,14 @@ def test_the_commands_know_what_was_kept(tmp_path, store, capsys, monkeypatch):
     status, out, _ = run(capsys, "export", target, tmp_path / "o", "--correct")
     assert status == 0 and f"{int(is_right(store).sum())} traces" in out
     assert run(capsys, "plot", target, tmp_path / "p.png")[0] == 0
+
+
+def test_the_rollouts_in_the_repository_hold_no_text_and_say_whose_they_are():
+    path = Path(__file__).parents[2] / "analysis" / "example" / "rollouts" / "qwen2_5_coder_1_5b.parquet"
+    rows, manifest = pq.read_table(path).to_pandas(), kept_manifest(path)
+    assert list(rows.columns) == SCHEMA.names and path.stat().st_size < 2_000_000
+    assert len(rows) == 8 * rows["problem_id"].nunique() == 8000
+    assert (rows["correct"] == rows["output_ids"].notna()).all()
+    assert all(len(ids) == tokens for ids, tokens in rows.loc[rows["correct"], ["output_ids", "tokens"]].to_numpy())
+    assert manifest["model"] == "qwen2_5_coder_1_5b" and manifest["sampling"]["max_new_tokens"] == 2048
+    assert not any(str(value).startswith("/") for value in manifest.values())
