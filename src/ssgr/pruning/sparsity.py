@@ -6,6 +6,7 @@ import torch
 
 from ssgr.config import SparsityConfig
 from ssgr.errors import UserError
+from ssgr.pruning import kernels
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,14 @@ def spread(count: int, sizes: list[int]) -> list[int]:
 
 
 def lowest(saliency: torch.Tensor, count: int) -> torch.Tensor:
-    """A mask (bool, the shape of `saliency`) of exactly the `count` smallest entries, equals in row-major order."""
+    """A mask (bool, the shape of `saliency`) of exactly the `count` smallest entries, equals in row-major order.
+
+    No entry of `saliency` (fp32) is negative.
+    """
+    if kernels.usable(saliency):
+        from ssgr.pruning.kernels import selection
+
+        return selection.lowest(saliency, count)
     flat = saliency.flatten()
     if count == 0:
         return torch.zeros_like(saliency, dtype=torch.bool)

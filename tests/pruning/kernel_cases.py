@@ -1,0 +1,125 @@
+"""The Triton kernels against the PyTorch path. test_kernels.py runs these: on a GPU as they are, else interpreted.
+
+In a process of its own, since Triton is interpreted only where that was asked for before anything imported it.
+"""
+
+import os
+
+import pytest
+import torch
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"
+
+from ssgr.pruning import kernels, sparsegpt, sparsity  # noqa: E402
+from ssgr.pruning.kernels import selection, walk  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch):
+    """What is called without `fused` is the PyTorch path."""
+    monkeypatch.setattr(kernels, "usable", lambda tensor: False)
+
+
+@pytest.fixture
+def fused(monkeypatch):
+    def run(function, *arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(kernels, "usable", lambda tensor: True)
+            return function(*(each.to(DEVICE) if torch.is_tensor(each) else each for each in arguments))
+
+    return run
+
+
+def matrix(rows, columns, dead=(), seed=0):
+    """A weight fp32 [rows, columns], the factor U of its correlated inputs, and which columns a token reached."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(2 * columns, columns, generator=generator) @ torch.randn(columns, columns, generator=generator)
+    inputs[:, list(dead)] = 0
+    gram = (inputs.T @ inputs).double() / len(inputs)
+    factor, _, _ = sparsegpt.inverse_factor(gram, 0.01 * float(gram.diagonal().mean()), "linear")
+    return torch.randn(rows, columns, generator=generator), factor, gram.diagonal() > 0
+
+
+def assert_same(ours, expected):
+    (weight, mask), (expected_weight, expected_mask) = ours, expected
+    assert torch.equal(mask.cpu(), expected_mask)
+    assert not weight[mask].any() and not torch.signbit(weight[mask]).any()
+    torch.testing.assert_close(weight.cpu(), expected_weight, rtol=1e-4, atol=1e-4)
+
+
+KINDS = {
+    "distinct": lambda shape, generator: torch.rand(shape, generator=generator),
+    "ties": lambda shape, generator: torch.randint(0, 3, shape, generator=generator).float(),
+    "tiny": lambda shape, generator: torch.rand(shape, generator=generator) * 1e-43,
+    "wide": lambda shape, generator: torch.randn(shape, generator=generator).mul(20).exp(),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(1, 1), (9, 31), (128, 128), (130, 190)], ids=str)
+def test_the_lowest_are_exact_and_ties_go_by_index(shape, kind, fused):
+    saliency = KINDS[kind](shape, torch.Generator().manual_seed(0))
+    for count in sorted({0, 1, saliency.numel() // 3, saliency.numel() - 1, saliency.numel()}):
+        mask = fused(sparsity.lowest, saliency, count)
+        assert mask.sum() == count
+        assert torch.equal(mask.cpu(), sparsity.lowest(saliency, count))
+
+
+def test_ties_are_counted_over_more_programs_than_are_read_at_once(monkeypatch):
+    monkeypatch.setattr(selection, "CHUNK", 32)
+    saliency = (torch.arange(32 * 258) % 7 == 0).float()
+    mask = selection.lowest(saliency.to(DEVICE), 7_050).cpu()
+    assert torch.equal(mask, sparsity.lowest(saliency, 7_050))
+
+
+def test_infinite_and_nan_are_the_largest():
+    saliency = torch.tensor([torch.inf, 2.0, -torch.nan, 1.0, torch.nan, 3.0])
+    assert selection.lowest(saliency.to(DEVICE), 3).tolist() == [False, True, False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "block_size", "dead"),
+    [(5, 40, 128, ()), (33, 136, 128, (0, 77, 135)), (70, 128, 48, (3,)), (8, 300, 200, (130, 131))],
+)
+def test_blocks_are_those_of_the_pytorch_path(rows, columns, block_size, dead, fused):
+    weight, factor, reached = matrix(rows, columns, dead)
+    arguments = (weight, factor, block_size, round(0.4 * weight.numel()), reached)
+    assert_same(fused(sparsegpt.walk_blocks, *arguments), sparsegpt.walk_blocks(*arguments))
+
+
+@pytest.mark.parametrize(("n", "m", "columns"), [(2, 4, 136), (4, 8, 64), (1, 3, 129), (5, 12, 60), (70, 140, 140)])
+def test_groups_are_those_of_the_pytorch_path(n, m, columns, fused):
+    weight, factor, _ = matrix(19, columns, dead=(1, 2))
+    expected = sparsegpt.walk_groups(weight, factor, 128, n, m)
+    ours = fused(sparsegpt.walk_groups, weight, factor, 128, n, m)
+    assert_same(ours, expected)
+    assert (~ours[1]).view(19, -1, m).sum(2).eq(n).all()
+
+
+def test_tied_weights_go_by_index(fused):
+    weight = torch.ones(40, 128)
+    factor, reached = torch.eye(128), torch.ones(128, dtype=torch.bool)
+    _, mask = fused(sparsegpt.walk_blocks, weight, factor, 128, 1_000, reached)
+    assert mask.flatten()[:1_000].all() and mask.sum() == 1_000
+    _, mask = fused(sparsegpt.walk_groups, weight, factor, 128, 1, 4)
+    assert mask.view(40, -1, 4)[..., :3].all() and mask.sum() == 40 * 96
+
+
+def test_two_runs_give_the_same_bits(fused):
+    weight, factor, reached = matrix(20, 140, dead=(135,))
+    for function, rest in ((sparsegpt.walk_blocks, (128, 1_400, reached)), (sparsegpt.walk_groups, (128, 2, 4))):
+        (first, first_mask), (second, second_mask) = (fused(function, weight, factor, *rest) for _ in range(2))
+        assert torch.equal(first, second) and torch.equal(first_mask, second_mask)
+
+
+def test_the_weight_that_came_in_stays_and_strips_do_not_matter(fused, monkeypatch):
+    weight, factor, reached = matrix(20, 160)
+    original = weight.clone()
+    whole, mask = fused(sparsegpt.walk_blocks, weight, factor, 160, 1_600, reached)
+    assert torch.equal(weight, original)
+    monkeypatch.setattr(walk, "STRIP", 32)
+    strips, strips_mask = fused(sparsegpt.walk_blocks, weight, factor, 160, 1_600, reached)
+    assert torch.equal(mask, strips_mask)
+    torch.testing.assert_close(whole, strips, rtol=1e-4, atol=1e-4)
