@@ -14,6 +14,7 @@ Prints tables, and writes JSON as it goes with --out FILE.
 
 import argparse
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -60,7 +61,12 @@ def main() -> None:
     parser.add_argument("--quality", type=int, default=0, help="blocks whose errors are measured in fp64")
     parser.add_argument("--peer", choices=PEERS, help="a package that prunes the same, where it is installed")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--table", type=Path, nargs="+", help="JSON files: print their tables, measure nothing")
     given = parser.parse_args()
+    for path in given.table or []:
+        show(json.loads(path.read_text()))
+    if given.table:
+        return
     if (given.shape is None) == (given.model is None) or (given.traces and not given.model):
         parser.error("give --shape, or --model and perhaps --traces")
     if given.peer:
@@ -85,6 +91,12 @@ def pattern(text: str) -> Sparsity:
 def pruning_options(name: str, propagation: str) -> Any:
     """Composing takes longer than pruning a block: the run that warms up has done it."""
     return composed([f"pruner={name}", f"pruner.propagation={propagation}"])
+
+
+def raised(row: dict[str, Any]) -> bool:
+    """Whether a linear was damped more than the option says: what the first attempt, which failed, names."""
+    steps = row.get("damping_steps")
+    return bool(steps) and f"damping {row['damping']:.3g}:" not in steps[0]
 
 
 class Measurement:
@@ -155,6 +167,7 @@ class Measurement:
         row["retried_factors"] = {
             each["name"]: each["damping_steps"] for each in report.rows if "damping_steps" in each
         }
+        row["raised_damping"] = [each["name"] for each in report.rows if raised(each)]
         if self.given.stages:
             stages = Stages(self.device)
             with stages.watching():
@@ -167,17 +180,17 @@ class Measurement:
         config = pruning_options(name, propagation)
         return prune_model(self.loaded, sequences, None, config.pruner, config.allocation, pattern(text))
 
-    def warm(self, work: Any) -> None:
+    def warm(self, work: Callable[[list[np.ndarray]], Any], blocks: int = WARM_BLOCKS) -> None:
         """A short run of the same kind, and the dense weights again."""
         count = max(1, WARM_TOKENS // max(map(len, self.sequences)))
-        with shortened(self.model, WARM_BLOCKS):
+        with shortened(self.model, blocks):
             work(self.sequences[:count])
         self.originals.restore()
 
     def eager(self, text: str, blocks: int) -> None:
         say(f"the eager path: sparsegpt {text}, {blocks} of {self.blocks} blocks")
         work = partial(prune_eagerly, self.model, sparsity=pattern(text))
-        self.warm(work)
+        self.warm(work, blocks=1)  # one of 7B takes it 10 s
         before = memory(self.device)
         with shortened(self.model, blocks):
             seconds, run = timed(work, self.sequences)

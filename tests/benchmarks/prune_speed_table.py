@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
-from ssgr.progress import Output
 
 GB = 1e9
 RATIOS = {"relative_error": "sinks too", "relative_error_without_sinks": "no sinks"}
@@ -14,7 +14,7 @@ def show(found: dict[str, Any]) -> None:
     """Whatever there is of it: a run that broke off has some."""
     if not found:
         return
-    output = Output(soft_wrap=True)
+    output = Console()
     output.print(runs(found))
     for line in comparisons(found):
         output.print(line, highlight=False)
