@@ -5,7 +5,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-
 GB = 1e9
 RATIOS = {"relative_error": "sinks too", "relative_error_without_sinks": "no sinks"}
 
