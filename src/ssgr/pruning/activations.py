@@ -22,13 +22,14 @@ BATCH_TOKENS = {"cpu": 8_192, "cuda": 16_384}  # also the longest sum that one f
 class Batch:
     """Some sequences at the input of a block: hidden [rows, positions, hidden], right-padded.
 
-    `weights` fp32 and `real` bool [rows, positions] are the tokens' weights and which of them are no padding; `calls`
-    are the blocks' other arguments.
+    `weights` fp32 and `real` bool [rows, positions] are the tokens' weights and which of them are no padding; `uneven`
+    says whether a weight is other than 0 and 1; `calls` are the blocks' other arguments.
     """
 
     hidden: torch.Tensor
     weights: torch.Tensor
     real: torch.Tensor
+    uneven: bool
     calls: list[BlockCall]
 
 
@@ -53,7 +54,9 @@ def make_batches(
             length = len(sequences[index])
             ids[row, :length], weight[row, :length], real[row, :length] = sequences[index], weights[index], True
         hidden, calls = capture(model, torch.from_numpy(ids).to(device))
-        batches.append(Batch(hidden, torch.from_numpy(weight).to(device), torch.from_numpy(real).to(device), calls))
+        uneven = bool(((weight != 0) & (weight != 1)).any())
+        on_device = (torch.from_numpy(array).to(device) for array in (weight, real))
+        batches.append(Batch(hidden, *on_device, uneven, calls))
     return batches
 
 
@@ -104,20 +107,7 @@ class Calibration:
         }
         carry_on = self.propagation == Propagation.dense and not last
         for position, batch in enumerate(self.batches):
-            first = torch.zeros_like(batch.real)
-            first[:, 0] = True
-            first, weights = first[batch.real], batch.weights[batch.real]
-
-            def add(
-                name: str,
-                inputs: torch.Tensor,
-                real: torch.Tensor = batch.real,
-                first: torch.Tensor = first,
-                weights: torch.Tensor = weights,
-            ) -> None:
-                tokens = real_tokens(inputs, real)
-                statistics[name].add(tokens, weights, first | (token_norms(tokens) > thresholds[name]))
-
+            add = adding(batch, statistics, thresholds)
             output = run(block, batch, index, leaders, add, to_the_end=carry_on)
             if carry_on:
                 self.batches[position] = replace(batch, hidden=output)
@@ -138,9 +128,9 @@ class Calibration:
                 leader, _ = seen.setdefault(id(inputs), (name, inputs))
                 shared[name] = leader
                 if leader == name:
-                    norms.setdefault(name, []).append(token_norms(real_tokens(inputs, batch.real)))
+                    norms.setdefault(name, []).append(token_norms(flat(inputs))[batch.real.flatten()])
 
-            output = run(block, batch, index, linears, measure, to_the_end=True)
+            output = run(block, batch, index, linears, measure, to_the_end=not last)
             if not last:
                 self.reference[position] = replace(batch, hidden=output)
         return shared, {name: sink_threshold(torch.cat(parts)) for name, parts in norms.items()}
@@ -152,9 +142,24 @@ class Calibration:
                 self.batches[position] = replace(batch, hidden=replay(block, batch.hidden, batch.calls[index]))
 
 
-def real_tokens(inputs: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """The tokens [tokens, in] of a linear's input that are no padding; some models flatten rows and positions first."""
-    return inputs.reshape(*real.shape, inputs.shape[-1])[real]
+def flat(inputs: torch.Tensor) -> torch.Tensor:
+    """The tokens [rows x positions, in] of a linear's input; some models flatten rows and positions themselves."""
+    return inputs.reshape(-1, inputs.shape[-1])
+
+
+def adding(
+    batch: Batch, statistics: dict[str, InputStatistics], thresholds: dict[str, torch.Tensor]
+) -> Callable[[str, torch.Tensor], None]:
+    """What adds a linear's input, seen with this batch, to the linear's statistics; padding has weight 0."""
+    first = torch.zeros_like(batch.real)
+    first[:, 0] = True
+    first, weights = first.flatten(), batch.weights.flatten()
+
+    def add(name: str, inputs: torch.Tensor) -> None:
+        tokens = flat(inputs)
+        statistics[name].add(tokens, weights, first | (token_norms(tokens) > thresholds[name]), batch.uneven)
+
+    return add
 
 
 class AllSeen(Exception):

@@ -12,11 +12,16 @@ from ssgr.errors import CellError
 
 SINK_RATIO = 10.0  # a token is a sink where its norm exceeds this many medians of the reference set
 PANEL = 256  # columns of one panel of the symmetric product
+TENSOR_PANEL = 2_048  # the same on tensor cores, which narrow panels leave idle
+LONGEST_SUM = 16_384  # tokens that one tensor-core product sums up: longer sums lose digits
+HELD = 4_096  # sink tokens that wait as rows until their outer products are summed up
 
 
 def token_norms(inputs: torch.Tensor) -> torch.Tensor:
     """The norm of each token [tokens] in fp32, from inputs [tokens, in]."""
-    return torch.linalg.vector_norm(inputs.float(), dim=-1)
+    # narrow inputs are widened on the way, without a copy
+    narrow = inputs.dtype in (torch.bfloat16, torch.float16)
+    return torch.linalg.vector_norm(inputs if narrow else inputs.float(), dim=-1, dtype=torch.float32)
 
 
 def sink_threshold(norms: torch.Tensor) -> torch.Tensor:
@@ -35,26 +40,33 @@ class InputStatistics:
         shape = (features, features) if full else (features,)
         # the diagonal costs nothing in fp64; the Gram product is where the time goes
         self._rest = torch.zeros(shape, dtype=torch.float32 if full else torch.float64, device=device)
-        self._sink = torch.zeros(shape, dtype=torch.float64, device=device)
+        self._sink_sum = torch.zeros(shape, dtype=torch.float64, device=device)
+        self._held: list[torch.Tensor] = []  # sinks that are not in the sum yet, fp64 [tokens, in], weighted
         self._rest_weight = torch.zeros((), dtype=torch.float64, device=device)
         self._sink_weight = torch.zeros((), dtype=torch.float64, device=device)
         self._sink_count = torch.zeros((), dtype=torch.long, device=device)
 
-    def add(self, inputs: torch.Tensor, weights: torch.Tensor, sink: torch.Tensor) -> None:
+    def add(self, inputs: torch.Tensor, weights: torch.Tensor, sink: torch.Tensor, uneven: bool = True) -> None:
         """Adds tokens: inputs [tokens, in] in any float dtype, weights fp32 [tokens], sink bool [tokens].
 
-        Tokens of weight 0 (padding among them) count for nothing and are not sinks.
+        Tokens of weight 0 (padding among them) count for nothing and are not sinks. `uneven` False promises that no
+        weight is other than 0 and 1, which spares half of the work on tensor cores.
         """
         counted = weights > 0
         rest, sinks = counted & ~sink, counted & sink
-        self._rest_weight += weights[rest].sum(dtype=torch.float64)
-        self._sink_weight += weights[sinks].sum(dtype=torch.float64)
+        self._rest_weight += (weights * rest).sum(dtype=torch.float64)
+        self._sink_weight += (weights * sinks).sum(dtype=torch.float64)
         self._sink_count += sinks.sum()
-        self._add_rest(scaled(inputs[rest].float(), weights[rest]))
-        outliers = scaled(inputs[sinks].double(), weights[sinks].double())
-        self._sink += outliers.T @ outliers if self.full else outliers.square().sum(0)
+        outliers = sinks.nonzero().flatten()  # all that waits for the device here
+        self._held.append(scaled(inputs[outliers].double(), weights[outliers].double()))
+        if sum(map(len, self._held)) > HELD:
+            self._sum_sinks()
+        if on_tensor_cores(inputs):
+            self._add_narrow(inputs.masked_fill(~rest[:, None], 0.0), weights if uneven else None)
+        else:
+            self._add_wide(scaled(inputs[rest].float(), weights[rest]))
 
-    def _add_rest(self, inputs: torch.Tensor) -> None:
+    def _add_wide(self, inputs: torch.Tensor) -> None:
         if not self.full:
             self._rest += inputs.square().sum(0)
             return
@@ -62,29 +74,63 @@ class InputStatistics:
             panel = inputs[:, start : start + PANEL]
             self._rest[start : start + PANEL, start:].addmm_(panel.T, inputs[:, start:])
 
+    def _add_narrow(self, inputs: torch.Tensor, weights: torch.Tensor | None) -> None:
+        """bf16 inputs in which whatever does not count is 0; `weights` None: all others weigh 1."""
+        if not self.full:
+            if weights is None:
+                self._rest += torch.linalg.vector_norm(inputs, dim=0, dtype=torch.float32).square()
+            else:
+                self._rest += scaled(inputs.float(), weights).square().sum(0)
+            return
+        for first in range(0, len(inputs), LONGEST_SUM):
+            tokens = inputs[first : first + LONGEST_SUM]
+            heavy = None if weights is None else weights[first : first + LONGEST_SUM]
+            for start in range(0, inputs.shape[1], TENSOR_PANEL):
+                target = self._rest[start : start + TENSOR_PANEL, start:]
+                for part in weighted(tokens[:, start : start + TENSOR_PANEL], heavy):
+                    target += narrow_product(part.T, tokens[:, start:])
+
+    def _sum_sinks(self) -> None:
+        """Many rows in one product, because the sum is far larger than they are."""
+        if self._held:
+            rows = torch.cat(self._held)
+            self._held.clear()
+            if self.full:
+                self._sink_sum.addmm_(rows.T, rows)
+            else:
+                self._sink_sum += rows.square().sum(0)
+
+    @property
+    def _sink(self) -> torch.Tensor:
+        self._sum_sinks()
+        return self._sink_sum
+
     def _sums(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Σ w x xᵀ of the tokens that are no sinks and of the sinks, in fp64."""
-        rest = self._rest.double()
-        if self.full:
-            rest = rest.triu() + rest.triu(1).T
-        return rest, self._sink
+        """Σ w x xᵀ of the tokens that are no sinks, in a tensor of its own, and of the sinks, in fp64."""
+        return self._rest.triu().add_(self._rest.triu(1).T).double(), self._sink
+
+    def _weight(self) -> torch.Tensor:
+        return self._rest_weight if self.sinks == Sinks.exclude else self._rest_weight + self._sink_weight
 
     def _combined(self, rest: torch.Tensor, sink: torch.Tensor) -> torch.Tensor:
-        if self.sinks == Sinks.exclude:
-            return rest / self._rest_weight
-        return (rest + sink) / (self._rest_weight + self._sink_weight)
+        return (rest if self.sinks == Sinks.exclude else rest + sink) / self._weight()
 
     def check(self) -> None:
         """Raises CellError naming the linear where inputs are NaN or infinite or no token counts."""
-        weight = self._rest_weight if self.sinks == Sinks.exclude else self._rest_weight + self._sink_weight
+        # no entry of a sum of outer products is larger than the largest of its diagonal
+        finite = [diagonal.isfinite().all().double() for diagonal in self._diagonals()]
+        weight, *finite = torch.stack([self._weight(), *finite]).tolist()
         if weight == 0:
             raise CellError(f"{self.name}: no calibration token with a weight above 0 reached it")
-        if not (torch.isfinite(self._rest).all() and torch.isfinite(self._sink).all()):
+        if not all(finite):
             raise CellError(f"{self.name}: its calibration inputs are NaN or infinite")
 
     def gram(self) -> torch.Tensor:
         """G, fp64 [in, in], with or without sinks as the option says."""
-        return self._combined(*self._sums())
+        rest, sink = self._sums()
+        if self.sinks != Sinks.exclude:
+            rest += sink  # in place: at 18,944 inputs each copy takes 2.9 GB
+        return rest.div_(self._weight())
 
     def diagonal(self) -> torch.Tensor:
         """The diagonal of G, fp64 [in]."""
@@ -105,8 +151,9 @@ class InputStatistics:
 
     def sink_report(self) -> dict[str, float]:
         """How many tokens were sinks, and their share of Σ w ‖x‖²."""
-        rest, sink = (float(diagonal.sum()) for diagonal in self._diagonals())
-        return {"sinks": int(self._sink_count), "sink_energy_share": sink / (rest + sink) if rest + sink else 0.0}
+        energies = [diagonal.sum() for diagonal in self._diagonals()]
+        rest, sink, count = torch.stack([*energies, self._sink_count.double()]).tolist()
+        return {"sinks": int(count), "sink_energy_share": sink / (rest + sink) if rest + sink else 0.0}
 
     def relative_errors(self, weight: torch.Tensor, pruned: torch.Tensor) -> dict[str, float | None]:
         """‖WX − ŴX‖² / ‖WX‖² over all tokens and over those that are no sinks, both weights fp32 [out, in]."""
@@ -123,6 +170,27 @@ class InputStatistics:
 def scaled(inputs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """The tokens times the root of their weights, so that a plain product of the result is the weighted one."""
     return inputs.mul_(weights.sqrt()[:, None])
+
+
+def on_tensor_cores(inputs: torch.Tensor) -> bool:
+    """Whether products of these inputs run on tensor cores that take bf16 and give fp32."""
+    return inputs.is_cuda and inputs.dtype == torch.bfloat16 and torch.version.cuda is not None
+
+
+def narrow_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """The product of two bf16 matrices in fp32."""
+    if left.is_cuda:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return left.float() @ right.float()
+
+
+def weighted(inputs: torch.Tensor, weights: torch.Tensor | None) -> list[torch.Tensor]:
+    """bf16 matrices whose sum is the tokens times their weights: a second one holds what the first had to round off."""
+    if weights is None:
+        return [inputs]
+    exact = inputs.float() * weights[:, None]
+    high = exact.to(inputs.dtype)
+    return [high, (exact - high).to(inputs.dtype)]
 
 
 def quadratic(weight: torch.Tensor, gram: torch.Tensor) -> float:
