@@ -39,3 +39,9 @@ class Pruner:
         `statistics` is None where `needs` is "nothing" and no errors are measured. `weight` is not changed.
         """
         raise NotImplementedError
+
+    def prune_together(
+        self, weights: list[torch.Tensor], statistics: InputStatistics | None, quotas: list[Quota]
+    ) -> list[Pruned]:
+        """Prunes linears that share an input, what `prune` gives for each; a pruner may do them in one go."""
+        return [self.prune(weight, statistics, quota) for weight, quota in zip(weights, quotas, strict=True)]
