@@ -67,11 +67,28 @@ def test_the_lowest_are_exact_and_ties_go_by_index(shape, kind, fused):
         assert torch.equal(mask.cpu(), sparsity.lowest(saliency, count))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_lose_the_same_to_one_and_the_matrix_exactly(kind, fused):
+    for shape in ((1, 1), (7, 40), (5, 130)):
+        saliency = KINDS[kind](shape, torch.Generator().manual_seed(0))
+        for count in sorted({0, 1, saliency.numel() // 3, saliency.numel() - 1, saliency.numel()}):
+            mask = fused(sparsity.lowest_per_row, saliency, count)
+            assert torch.equal(mask.cpu(), sparsity.lowest_per_row(saliency, count))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (4, 8), (1, 3), (5, 12)])
+def test_every_group_keeps_n(n, m, kind, fused):
+    saliency = KINDS[kind]((11, 60 * m), torch.Generator().manual_seed(0))
+    mask = fused(sparsity.lowest_in_groups, saliency, n, m)
+    assert torch.equal(mask.cpu(), sparsity.lowest_in_groups(saliency, n, m))
+
+
 def test_ties_are_counted_over_more_programs_than_are_read_at_once(monkeypatch):
     monkeypatch.setattr(selection, "CHUNK", 32)
-    saliency = (torch.arange(32 * 258) % 7 == 0).float()
-    mask = selection.lowest(saliency.to(DEVICE), 7_050).cpu()
-    assert torch.equal(mask, sparsity.lowest(saliency, 7_050))
+    saliency = (torch.arange(32 * 132) % 7 == 0).float()
+    mask = selection.lowest(saliency.to(DEVICE), 3_610).cpu()
+    assert torch.equal(mask, sparsity.lowest(saliency, 3_610))
 
 
 def test_infinite_and_nan_are_the_largest():

@@ -85,7 +85,7 @@ def spread(count: int, sizes: list[int]) -> list[int]:
 def lowest(saliency: torch.Tensor, count: int) -> torch.Tensor:
     """A mask (bool, the shape of `saliency`) of exactly the `count` smallest entries, equals in row-major order.
 
-    No entry of `saliency` (fp32) is negative.
+    No entry of `saliency` (fp32) is negative, here and in what follows.
     """
     if kernels.usable(saliency):
         from ssgr.pruning.kernels import selection
@@ -102,6 +102,10 @@ def lowest(saliency: torch.Tensor, count: int) -> torch.Tensor:
 
 def lowest_per_row(saliency: torch.Tensor, count: int) -> torch.Tensor:
     """A mask of exactly `count` entries [out, in]: each row loses its smallest floor or ceil of count / out."""
+    if kernels.usable(saliency):
+        from ssgr.pruning.kernels import selection
+
+        return selection.lowest_per_row(saliency, count)
     rows, columns = saliency.shape
     each, more = divmod(count, rows)
     quotas = torch.full((rows, 1), each, device=saliency.device)
@@ -113,6 +117,10 @@ def lowest_per_row(saliency: torch.Tensor, count: int) -> torch.Tensor:
 
 def lowest_in_groups(saliency: torch.Tensor, n: int, m: int) -> torch.Tensor:
     """A mask [out, in] that keeps the n largest of every m neighbouring inputs in a row."""
+    if kernels.usable(saliency):
+        from ssgr.pruning.kernels import selection
+
+        return selection.lowest_in_groups(saliency, n, m)
     groups = saliency.view(saliency.shape[0], -1, m)
     order = groups.argsort(dim=2, stable=True)[..., : m - n]
     return torch.zeros_like(groups, dtype=torch.bool).scatter_(2, order, True).view(saliency.shape)

@@ -17,16 +17,37 @@ def lowest(saliency: torch.Tensor, count: int) -> torch.Tensor:
 
     `saliency` is fp32 and not negative; NaN counts as the largest.
     """
-    mask = torch.zeros(saliency.shape, dtype=torch.bool, device=saliency.device)
     if count == 0:
-        return mask
+        return torch.zeros_like(saliency, dtype=torch.bool)
     flat = saliency.contiguous()
+    mask = torch.empty_like(flat, dtype=torch.bool)
     programs = triton.cdiv(flat.numel(), CHUNK)
     tallies = torch.zeros(4, 256, dtype=torch.int32, device=flat.device)
     last = torch.empty(programs, 256, dtype=torch.int32, device=flat.device)
     for step in range(4):
         tally[(programs,)](flat, tallies, last, flat.numel(), count, STEP=step, CHUNK=CHUNK, num_warps=8)
     mark[(programs,)](flat, tallies, last, mask, flat.numel(), count, CHUNK=CHUNK, num_warps=8)
+    return mask
+
+
+def lowest_per_row(saliency: torch.Tensor, count: int) -> torch.Tensor:
+    """A mask of exactly `count` entries [out, in]: each row loses its smallest floor or ceil of count / out."""
+    saliency = saliency.contiguous()
+    mask = torch.empty_like(saliency, dtype=torch.bool)
+    rows, columns = saliency.shape
+    span = triton.next_power_of_2(columns)
+    warps = min(max(span // 1024, 4), 32)
+    mark_rows[(rows,)](saliency, mask, columns, *divmod(count, rows), SPAN=span, num_warps=warps)
+    return mask
+
+
+def lowest_in_groups(saliency: torch.Tensor, n: int, m: int) -> torch.Tensor:
+    """A mask [out, in] that keeps the n largest of every m neighbouring inputs in a row."""
+    saliency = saliency.contiguous()
+    mask = torch.empty_like(saliency, dtype=torch.bool)
+    groups, span = saliency.numel() // m, triton.next_power_of_2(m)
+    tile = max(2048 // span, 1)
+    mark_groups[(triton.cdiv(groups, tile),)](saliency, mask, groups, GROUP=m, DROPPED=m - n, SPAN=span, TILE=tile)
     return mask
 
 
@@ -64,11 +85,11 @@ def mark(saliency, tallies, last, mask, size, count, CHUNK: tl.constexpr):
     """Masks what is below the wanted entry, and of its equals as many as are missing, in their order."""
     program = tl.program_id(0)
     pattern, missing = narrowed(tallies, count, 4)
-    earlier = tl.zeros((256,), dtype=tl.int32)  # equals in the programs before this one
-    others = tl.arange(0, 256)
+    earlier = tl.zeros((128,), dtype=tl.int32)  # equals in the programs before this one
+    others = tl.arange(0, 128)
     while tl.min(others, axis=0) < program:
         earlier += tl.load(last + others * 256 + (pattern & 255), mask=others < program, other=0)
-        others += 256
+        others += 128
     index = program.to(tl.int64) * CHUNK + tl.arange(0, CHUNK)
     counted = index < size
     bits = tl.load(saliency + index, mask=counted, other=0.0).to(tl.uint32, bitcast=True)
@@ -76,3 +97,44 @@ def mark(saliency, tallies, last, mask, size, count, CHUNK: tl.constexpr):
     equal = counted & (bits == threshold)
     order = tl.sum(earlier, axis=0) + tl.cumsum(equal.to(tl.int32), axis=0)
     tl.store(mask + index, (bits < threshold) | (equal & (order <= missing)), mask=counted)
+
+
+@triton.jit
+def mark_rows(saliency, mask, columns, each, more, SPAN: tl.constexpr):
+    """Masks the `each` smallest entries of a row, one more in the first `more` rows: the wanted pattern bit by bit."""
+    row = tl.program_id(0)
+    count = each + (row < more).to(tl.int32)
+    column = tl.arange(0, SPAN)
+    inside = column < columns
+    at = row.to(tl.int64) * columns + column
+    bits = tl.load(saliency + at, mask=inside, other=float("inf")).to(tl.int32, bitcast=True)
+    pattern = 0  # in the end the largest that fewer than `count` entries are below
+    for place in range(31):
+        candidate = pattern + (1 << (30 - place))
+        pattern = tl.where(tl.sum((inside & (bits < candidate)).to(tl.int32), axis=0) < count, candidate, pattern)
+    below, equal = inside & (bits < pattern), inside & (bits == pattern)
+    missing = count - tl.sum(below.to(tl.int32), axis=0)
+    tl.store(mask + at, below | (equal & (tl.cumsum(equal.to(tl.int32), axis=0) <= missing)), mask=inside)
+
+
+@triton.jit
+def mark_groups(
+    saliency,
+    mask,
+    groups,
+    GROUP: tl.constexpr,
+    DROPPED: tl.constexpr,
+    SPAN: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """Masks the DROPPED smallest of every GROUP entries: those that few others of their group go before."""
+    group = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    member = tl.arange(0, SPAN)[None, :]
+    at = group[:, None] * GROUP + member
+    inside = (group[:, None] < groups) & (member < GROUP)
+    own = tl.load(saliency + at, mask=inside, other=0.0)
+    rank = tl.zeros(own.shape, dtype=tl.int32)
+    for other in range(GROUP):
+        rival = tl.load(saliency + group * GROUP + other, mask=group < groups, other=0.0)[:, None]
+        rank += ((rival < own) | ((rival == own) & (other < member))).to(tl.int32)
+    tl.store(mask + at, rank < DROPPED, mask=inside)
