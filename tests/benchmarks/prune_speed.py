@@ -28,7 +28,7 @@ from cost import SHAPES, numbers
 from cost_blocks import forward_passes, memory, timed
 from engines import composed
 from prune_speed_eager import prune_eagerly
-from prune_speed_model import Originals, shortened, subject
+from prune_speed_model import Originals, block_count, shortened, subject
 from prune_speed_peer import PEERS, check_installed, prune_by_peer
 from prune_speed_quality import measured, summary
 from prune_speed_stages import Stages
@@ -48,7 +48,9 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES)
     parser.add_argument("--model", type=Path, help="a folder with real weights, or `bundled`, instead of --shape")
     parser.add_argument("--traces", type=Path, help="a part of a trace store (prompt_ids, output_ids), with --model")
-    parser.add_argument("--blocks", default="all", help="all, or how many of the model's first decoder blocks")
+    parser.add_argument(
+        "--blocks", type=block_count, help="all (the default), or how many of the model's first decoder blocks"
+    )
     parser.add_argument(
         "--tokens", type=numbers("x"), default=(128, 2048), help="SEQUENCESxLENGTH; of traces their sum"
     )

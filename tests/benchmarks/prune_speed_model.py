@@ -22,15 +22,18 @@ SINK_NORM = 680.0  # at down_proj's input, as design.md section 7 measured on a 
 GATED = 0.5  # standard deviation of gate_proj's and up_proj's outputs: a median token's norm is then 10 to 20
 
 
+def block_count(text: str) -> int | None:
+    return None if text == "all" else int(text)
+
+
 def subject(given: argparse.Namespace, device: torch.device) -> tuple[LoadedModel, list[np.ndarray]]:
     """The model, of as many blocks as asked for, and its calibration sequences, int32 [tokens] each."""
-    blocks = None if given.blocks == "all" else int(given.blocks)
     if given.model:
         named = [] if str(given.model) == "bundled" else ["model=hub", f"model.path={given.model}"]
         loaded = load_model(composed(named).model, device)
-        cut_short(loaded.model, blocks)
+        cut_short(loaded.model, given.blocks)
     else:
-        loaded = random_model(SHAPES[given.shape], blocks or SHAPES[given.shape].blocks, device)
+        loaded = random_model(SHAPES[given.shape], given.blocks or SHAPES[given.shape].blocks, device)
         harden(loaded.model)
     count, length = given.tokens
     if given.traces:
