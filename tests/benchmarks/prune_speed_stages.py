@@ -17,6 +17,7 @@ STAGES = {  # the innermost counts; what is in none of them is "rest": rounding,
     "gram": ("ssgr.pruning.statistics:InputStatistics.add", "ssgr.pruning.statistics:InputStatistics.gram"),
     "factor": ("ssgr.pruning.sparsegpt:factored",),
     "solve": (
+        "ssgr.pruning.base:Pruner.prune_together",
         "ssgr.pruning.sparsegpt:SparseGPT.prune",
         "ssgr.pruning.wanda:Wanda.prune",
         "ssgr.pruning.magnitude:Magnitude.prune",
