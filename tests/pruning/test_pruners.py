@@ -1,5 +1,7 @@
 """Every pruner against its oracle, one matrix at a time."""
 
+import weakref
+
 import numpy as np
 import pruning_oracles
 import pytest
@@ -136,6 +138,21 @@ def test_updating_beats_not_updating(pruner_config):
         pruned, _, _ = PRUNERS.get(name)(pruner_config(name)).prune(torch.from_numpy(weight), statistics, Quota(768))
         error[name] = statistics.relative_errors(torch.from_numpy(weight), pruned)["relative_error"]
     assert error["sparsegpt"] < error["wanda"] < error["magnitude"]
+
+
+def test_a_factor_is_shared_and_keeps_no_statistics_alive(pruner_config, monkeypatch):
+    inputs, weights, sink, weight = data((24, 64), "plain")
+    statistics, calls, inverse_factor = statistics_of(inputs, weights, sink), [], sparsegpt.inverse_factor
+    monkeypatch.setattr(sparsegpt, "inverse_factor", lambda *each: calls.append(1) or inverse_factor(*each))
+    pruner = PRUNERS.get("sparsegpt")(pruner_config("sparsegpt"))
+    for quota in (Quota(768), Quota(500), Quota(768, 2, 4)):
+        pruner.prune(torch.from_numpy(weight), statistics, quota)
+    assert len(calls) == 1
+    gone = weakref.ref(statistics)
+    del statistics
+    assert gone() is None
+    pruner.prune(torch.from_numpy(weight), statistics_of(inputs, weights, sink), Quota(768))
+    assert len(calls) == 2
 
 
 def test_a_factor_that_fails_is_tried_again_and_every_step_is_logged():

@@ -8,6 +8,7 @@ are still free is w_k −= (w_j / U_jj) U_jk for k > j.
 import math
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -42,13 +43,14 @@ class SparseGPT(Pruner):
 
     def __init__(self, config: SparseGPTConfig):
         super().__init__(config)
-        self._factored_for: InputStatistics | None = None
+        # linears that share an input share its factor too, which goes when the input's statistics do
+        self._factored: WeakKeyDictionary[InputStatistics, tuple] = WeakKeyDictionary()
         config.check()
 
     def prune(self, weight: torch.Tensor, statistics: InputStatistics, quota: Quota) -> Pruned:
-        if self._factored_for is not statistics:  # linears that share an input share its factor too
-            self._factored, self._factored_for = factored(statistics, self.config.damping), statistics
-        factor, reached, info = self._factored
+        if statistics not in self._factored:
+            self._factored[statistics] = factored(statistics, self.config.damping)
+        factor, reached, info = self._factored[statistics]
         if quota.n is not None:
             new, mask = walk_groups(weight, factor, self.config.block_size, quota.n, quota.m)
         else:
