@@ -93,17 +93,19 @@ def test_batches_say_whether_weights_are_uneven():
         assert {batch.uneven for batch in activations.make_batches(model, sequences, weights, 60)} == {uneven}
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kind", WEIGHTS)
 @pytest.mark.parametrize("name", ["wanda", "sparsegpt"])
-def test_a_model_is_pruned_alike(name, kind, pruner_config, uniform, request):
+def test_a_model_is_pruned_alike(name, kind, device, pruner_config, uniform, request, monkeypatch):
     sequences = tiny_models.sequences(18)
     generator = np.random.default_rng(1)
     weights = [generator.choice(WEIGHTS[kind], len(sequence)).astype(np.float32) for sequence in sequences]
+    monkeypatch.setattr(statistics, "on_tensor_cores", lambda inputs: False)
     seen = []
     for path in ("wide", "narrow"):
         if path == "narrow":
             request.getfixturevalue("narrow")
-        model = tiny_models.build(dtype=torch.bfloat16)
+        model = tiny_models.build(dtype=torch.bfloat16).to(device)
         config = pruner_config(name, propagation="dense", measure_error=True)
         report = prune_model(tiny_models.loaded(model), sequences, weights, config, uniform, Sparsity(0.5))
         zeros = torch.cat([(linear.weight == 0).flatten() for linear in model_linears(model).values()])

@@ -54,17 +54,17 @@ class InputStatistics:
         """
         counted = weights > 0
         rest, sinks = counted & ~sink, counted & sink
-        self._rest_weight += (weights * rest).sum(dtype=torch.float64)
-        self._sink_weight += (weights * sinks).sum(dtype=torch.float64)
-        self._sink_count += sinks.sum()
-        outliers = sinks.nonzero().flatten()  # all that waits for the device here
-        self._held.append(scaled(inputs[outliers].double(), weights[outliers].double()))
-        if sum(map(len, self._held)) > HELD:
-            self._sum_sinks()
+        outliers = sinks.nonzero().flatten()  # waits for the device, so its largest work comes next
         if on_tensor_cores(inputs):
             self._add_narrow(inputs.masked_fill(~rest[:, None], 0.0), weights if uneven else None)
         else:
             self._add_wide(scaled(inputs[rest].float(), weights[rest]))
+        self._held.append(scaled(inputs[outliers].double(), weights[outliers].double()))
+        if sum(map(len, self._held)) > HELD:
+            self._sum_sinks()
+        self._rest_weight += (weights * rest).sum(dtype=torch.float64)
+        self._sink_weight += (weights * sinks).sum(dtype=torch.float64)
+        self._sink_count += sinks.sum()
 
     def _add_wide(self, inputs: torch.Tensor) -> None:
         if not self.full:
