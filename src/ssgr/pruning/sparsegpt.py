@@ -21,7 +21,7 @@ from ssgr.pruning.statistics import InputStatistics
 
 STRIP = 32  # columns walked one by one before their errors reach the rest of the block in one product
 CORNER = 256  # columns of one panel of the Cholesky factorisation on a CPU
-PANEL = 2048  # columns of one panel of the triangular inverse on a GPU, rows of one of the probe's products
+PANEL = 2048  # rows that the probe brings to fp64 at once
 PROBES = 16
 TOLERANCE = 1e-3  # of (U H Uᵀ − I) v against v, for random v
 ATTEMPTS = (  # what is tried in turn when a factor fails: dtype and multiple of the damping
@@ -59,20 +59,26 @@ class SparseGPT(Pruner):
 
 
 def factored(statistics: InputStatistics, share: float) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
-    """U (fp32 [in, in]), which columns a token reached (bool [in]), and what the report says of the damping."""
+    """U or R (fp32 [in, in], see `inverse_factor`; R for the kernels), which columns a token reached (bool [in]), and
+    what the report says of the damping."""
     gram = statistics.gram()
     reached = gram.diagonal() > 0
     basis = statistics.damping_basis()
     if not reached.any():  # nothing to go by: magnitude alone decides
         gram, basis = torch.eye(len(gram), dtype=gram.dtype, device=gram.device), 1.0
-    factor, damping, steps = inverse_factor(gram, share * basis, statistics.name)
+    inverted = not kernels.usable(gram)
+    factor, damping, steps = inverse_factor(gram, share * basis, statistics.name, inverted)
     median = float(gram.diagonal().median())
     info = {"damping": damping, "damping_over_median_diagonal": damping / median if median > 0 else None}
     return factor, reached, info | ({"damping_steps": steps} if steps else {})
 
 
-def inverse_factor(gram: torch.Tensor, damping: float, name: str) -> tuple[torch.Tensor, float, list[str]]:
+def inverse_factor(
+    gram: torch.Tensor, damping: float, name: str, inverted: bool = True
+) -> tuple[torch.Tensor, float, list[str]]:
     """U (fp32, upper triangular [in, in]) with UᵀU = (G + λI)⁻¹, the λ that was used, and the attempts that failed.
+
+    Where not `inverted`, R = U⁻¹, upper triangular too, with RRᵀ = G + λI, in place of U.
 
     One Cholesky factorisation of the matrix with rows and columns reversed and a triangular solve, so that the inverse
     itself is never formed. Raises CellError where even 100,000 times the damping does not help.
@@ -85,8 +91,11 @@ def inverse_factor(gram: torch.Tensor, damping: float, name: str) -> tuple[torch
         lower, failed = cholesky(flip(damped))
         del damped  # at 18,944 inputs every matrix that stays is 1.4 GB, 2.9 in fp64
         if not failed:
-            factor = triangular_inverse(flip(lower))
-            residual = probe_residual(factor, gram, used)
+            factor = flip(lower)
+            if inverted:
+                identity = torch.eye(len(gram), dtype=dtype, device=gram.device)
+                factor = torch.linalg.solve_triangular(factor, identity, upper=True)
+            residual = probe_residual(factor, gram, used, inverted)
             if residual < TOLERANCE:
                 return factor.float(), used, steps
         reason = "not positive definite" if failed else f"residual {residual:.1g}"
@@ -128,35 +137,33 @@ def flip(matrix: torch.Tensor) -> torch.Tensor:
     return matrix
 
 
-def triangular_inverse(upper: torch.Tensor) -> torch.Tensor:
-    """The inverse of an upper triangular matrix [n, n], zero below its diagonal."""
-    if upper.device.type != "cpu":
-        return panel_inverse(upper, PANEL)
-    return torch.linalg.solve_triangular(upper, torch.eye(len(upper), dtype=upper.dtype), upper=True)
-
-
-def panel_inverse(upper: torch.Tensor, size: int) -> torch.Tensor:
-    """`triangular_inverse` by panels of columns: each is zero below its last, which saves two thirds of the work."""
-    inverse = torch.zeros_like(upper, memory_format=torch.contiguous_format)
-    for start, end in cut(0, len(upper), size):
-        identity = torch.zeros(end, end - start, dtype=upper.dtype, device=upper.device)
-        identity[start:].fill_diagonal_(1)
-        inverse[:end, start:end] = torch.linalg.solve_triangular(upper[:end, :end], identity, upper=True)
-    return inverse
-
-
-def probe_residual(factor: torch.Tensor, gram: torch.Tensor, damping: float) -> float:
+def probe_residual(factor: torch.Tensor, gram: torch.Tensor, damping: float, inverted: bool) -> float:
     """‖(U H Uᵀ − I) V‖ / ‖V‖ for a few random signs V: a Cholesky that returns is not yet one that is right."""
     generator = torch.Generator().manual_seed(0)
     signs = torch.randint(0, 2, (len(gram), PROBES), generator=generator).to(gram) * 2 - 1
-    inner = product(factor.T, signs)
-    residual = float((product(factor, gram @ inner + damping * inner) - signs).norm() / signs.norm())
+    inner = product(factor.T, signs) if inverted else solution(factor.T, signs, upper=False)
+    outer = gram @ inner + damping * inner
+    outer = product(factor, outer) if inverted else solution(factor, outer, upper=True)
+    residual = float((outer - signs).norm() / signs.norm())
     return residual if math.isfinite(residual) else math.inf
 
 
 def product(matrix: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     """Matrix times vectors in the vectors' dtype, without a copy of the whole matrix in it."""
     return torch.cat([panel.to(vectors.dtype) @ vectors for panel in matrix.split(PANEL)])
+
+
+def solution(matrix: torch.Tensor, vectors: torch.Tensor, upper: bool) -> torch.Tensor:
+    """What a triangular matrix takes to the vectors, in their dtype, without a copy of the whole matrix in it."""
+    answer = torch.empty_like(vectors)
+    panels = cut(0, len(matrix), PANEL)
+    for start, end in reversed(panels) if upper else panels:
+        known = slice(end, None) if upper else slice(0, start)
+        panel = matrix[start:end]
+        rest = vectors[start:end] - panel[:, known].to(vectors.dtype) @ answer[known]
+        corner = panel[:, start:end].to(vectors.dtype)
+        answer[start:end] = torch.linalg.solve_triangular(corner, rest, upper=upper)
+    return answer
 
 
 def block_quotas(count: int, reached: torch.Tensor, rows: int, bounds: list[tuple[int, int]]) -> tuple[list[int], int]:
@@ -174,14 +181,13 @@ def walk_blocks(
     rows, columns = weight.shape
     bounds = cut(0, columns, block_size)
     counts, dead_count = block_quotas(count, reached, rows, bounds)
-    counts = dict(zip(bounds, counts, strict=True))
     mask = torch.zeros_like(weight, dtype=torch.bool)
     mask[:, ~reached] = lowest(weight[:, ~reached].abs(), dead_count)
     if kernels.usable(weight):
         from ssgr.pruning.kernels import walk as fused
 
-        return fused.walk_blocks(weight, factor, mask, reached, counts), mask
-    mask = mask.T.contiguous()
+        return fused.walk_blocks(weight, factor, mask, reached, block_size, counts), mask
+    mask, counts = mask.T.contiguous(), dict(zip(bounds, counts, strict=True))
     deviation = factor.diagonal()
 
     def choose(answer: torch.Tensor, start: int, end: int) -> None:

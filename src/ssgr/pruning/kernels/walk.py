@@ -1,50 +1,84 @@
-"""SparseGPT's walk over a matrix on a GPU: per strip one kernel and one product with all later columns.
+"""SparseGPT's walk over a matrix on a GPU, which needs of the factor U only its diagonal blocks.
 
-The numbers are those of the PyTorch path up to rounding, and the same in every run. The host reads nothing back, so
-that the GPU never waits for it. The products are plain fp32 unless `torch.set_float32_matmul_precision` was lowered.
+With RRᵀ = H and R = U⁻¹, both upper triangular, a change δ of a row's weights costs ‖δR‖². With the first columns'
+changes δ_p fixed it costs least where the next columns' are δ_s = −δ_p R_ps U_ss. So a span of columns is brought up to
+date by one large product with all changes before it, and then walked with U_ss, the inverse of R's diagonal block:
+per strip one kernel and one product with the rest of the span.
+
+The numbers are the PyTorch path's up to rounding, and the same in every run. The host reads nothing back, so that the
+GPU never waits for it. The products are plain fp32 unless `torch.set_float32_matmul_precision` was lowered.
 """
+
+from collections.abc import Callable
 
 import torch
 
 from ssgr.pruning.kernels.columns import walk_strip
 from ssgr.pruning.kernels.selection import lowest
 
+SPAN = 1024  # columns that are brought up to date at once
 STRIP = 128  # columns of one launch
 
 
 def walk_blocks(
     weight: torch.Tensor,
-    factor: torch.Tensor,
+    root: torch.Tensor,
     mask: torch.Tensor,
     reached: torch.Tensor,
-    quotas: dict[tuple[int, int], int],
+    block_size: int,
+    counts: list[int],
 ) -> torch.Tensor:
-    """The updated weight fp32 [out, in]; each block (start, end) of `quotas` loses so many weights of reached columns.
+    """The updated weight fp32 [out, in]; each block of columns loses its count of weights in reached columns.
 
-    `mask` bool [out, in] comes with what the unreached columns lose and is filled.
+    `root` is R, fp32 [in, in]; `mask` bool [out, in] comes with what the unreached columns lose, and is filled.
     """
-    answer, factor = weight.clone(), factor.contiguous()
-    deviation = factor.diagonal().contiguous()
     everywhere = bool(reached.all())
-    for (start, end), count in quotas.items():
-        saliency = torch.div(answer[:, start:end], deviation[start:end]).square_()
-        if not everywhere:
-            saliency.masked_fill_(~reached[start:end], torch.inf)  # above whatever the quota takes
-        mask[:, start:end].logical_or_(lowest(saliency, count))
-        walk(answer, factor, deviation, mask, start, end, STRIP)
+
+    def prune(answer: torch.Tensor, factor: torch.Tensor, first: int) -> None:
+        deviation = factor.diagonal().contiguous()
+        span_mask = mask[:, first : first + len(factor)]
+        for start in range(0, len(factor), block_size):
+            end = min(start + block_size, len(factor))
+            saliency = torch.div(answer[:, start:end], deviation[start:end]).square_()
+            if not everywhere:
+                unreached = ~reached[first + start : first + end]
+                saliency.masked_fill_(unreached, torch.inf)  # above whatever the quota takes
+            span_mask[:, start:end].logical_or_(lowest(saliency, counts[(first + start) // block_size]))
+            walk_columns(answer, factor, deviation, span_mask, start, end, STRIP)
+
+    return walk_spans(weight, root, block_size, prune)
+
+
+def walk_groups(weight: torch.Tensor, root: torch.Tensor, n: int, m: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The updated weight fp32 [out, in] and its mask, n of every m inputs kept; `root` is R, fp32 [in, in]."""
+    mask = torch.zeros_like(weight, dtype=torch.bool)
+
+    def prune(answer: torch.Tensor, factor: torch.Tensor, first: int) -> None:
+        deviation = factor.diagonal().contiguous()
+        span_mask = mask[:, first : first + len(factor)]
+        walk_columns(answer, factor, deviation, span_mask, 0, len(factor), max(m, STRIP - STRIP % m), (n, m))
+
+    return walk_spans(weight, root, m, prune), mask
+
+
+def walk_spans(
+    weight: torch.Tensor, root: torch.Tensor, unit: int, prune: Callable[[torch.Tensor, torch.Tensor, int], None]
+) -> torch.Tensor:
+    """The weight after `prune` of every span in place, given its part of U and its first column; no unit is cut."""
+    answer, change = weight.clone(), torch.empty_like(weight)
+    columns, span = weight.shape[1], max(unit, SPAN - SPAN % unit)
+    for first in range(0, columns, span):
+        last = min(first + span, columns)
+        identity = torch.eye(last - first, device=root.device)
+        factor = torch.linalg.solve_triangular(root[first:last, first:last], identity, upper=True).contiguous()
+        part = answer[:, first:last]
+        part.addmm_(change[:, :first] @ root[:first, first:last], factor, alpha=-1)
+        prune(part, factor, first)
+        torch.sub(part, weight[:, first:last], out=change[:, first:last])
     return answer
 
 
-def walk_groups(weight: torch.Tensor, factor: torch.Tensor, n: int, m: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The updated weight fp32 [out, in] and its mask, n of every m inputs kept."""
-    answer, factor = weight.clone(), factor.contiguous()
-    deviation = factor.diagonal().contiguous()
-    mask = torch.zeros_like(answer, dtype=torch.bool)
-    walk(answer, factor, deviation, mask, 0, weight.shape[1], max(m, STRIP - STRIP % m), (n, m))
-    return answer, mask
-
-
-def walk(
+def walk_columns(
     answer: torch.Tensor,
     factor: torch.Tensor,
     deviation: torch.Tensor,
@@ -54,7 +88,7 @@ def walk(
     strip: int,
     group: tuple[int, int] = (0, 0),
 ) -> None:
-    """Prunes the columns from `start` to `end` in place and updates all that follow."""
+    """Prunes the columns from `start` to `end` in place and updates all that follow in the span."""
     errors = answer.new_empty(len(answer), strip)
     for first in range(start, end, strip):
         last = min(first + strip, end)
