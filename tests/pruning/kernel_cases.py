@@ -31,7 +31,12 @@ def fused(monkeypatch):
     def run(function, *arguments):
         with monkeypatch.context() as patch:
             patch.setattr(kernels, "usable", lambda tensor: True)
-            return function(*(each.to(DEVICE) if torch.is_tensor(each) else each for each in arguments))
+            return function(*map(moved, arguments))
+
+    def moved(argument):
+        if isinstance(argument, (list, tuple)):
+            return [moved(each) for each in argument]
+        return argument.to(DEVICE) if torch.is_tensor(argument) else argument
 
     return run
 
@@ -109,8 +114,11 @@ def test_infinite_and_nan_are_the_largest():
 def test_blocks_are_those_of_the_pytorch_path(rows, columns, block_size, dead, span, fused, monkeypatch):
     monkeypatch.setattr(walk, "SPAN", span)
     weight, factor, root, reached = matrix(rows, columns, dead)
-    rest = block_size, round(0.4 * weight.numel()), reached
-    assert_same(fused(sparsegpt.walk_blocks, weight, root, *rest), sparsegpt.walk_blocks(weight, factor, *rest))
+    weights = weight.split([2, rows - 2])  # two linears of one input, each with its own count
+    rest = block_size, [Quota(round(0.4 * weights[0].numel())), Quota(round(0.55 * weights[1].numel()))], reached
+    ours = fused(sparsegpt.walk_together, weights, root, *rest)
+    for each, expected in zip(ours, sparsegpt.walk_each(weights, factor, *rest), strict=True):
+        assert_same(each, expected)
 
 
 @pytest.mark.parametrize("span", [64, 1024])
@@ -118,28 +126,27 @@ def test_blocks_are_those_of_the_pytorch_path(rows, columns, block_size, dead, s
 def test_groups_are_those_of_the_pytorch_path(n, m, columns, span, fused, monkeypatch):
     monkeypatch.setattr(walk, "SPAN", span)
     weight, factor, root, _ = matrix(19, columns, dead=(1, 2))
-    ours = fused(sparsegpt.walk_groups, weight, root, 128, n, m)
+    ours = fused(walk.walk_groups, weight, root, n, m)
     assert_same(ours, sparsegpt.walk_groups(weight, factor, 128, n, m))
     assert (~ours[1]).view(19, -1, m).sum(2).eq(n).all()
 
 
 def test_tied_weights_go_by_index(fused):
-    weight = torch.ones(40, 128)
-    root, reached = torch.eye(128), torch.ones(128, dtype=torch.bool)
-    _, mask = fused(sparsegpt.walk_blocks, weight, root, 128, 1_000, reached)
+    weight, root, reached = torch.ones(40, 128), torch.eye(128), torch.ones(128, dtype=torch.bool)
+    [(_, mask)] = fused(sparsegpt.walk_together, [weight], root, 128, [Quota(1_000)], reached)
     assert mask.flatten()[:1_000].all() and mask.sum() == 1_000
-    _, mask = fused(sparsegpt.walk_groups, weight, root, 128, 1, 4)
+    [(_, mask)] = fused(sparsegpt.walk_together, [weight], root, 128, [Quota(40 * 96, 1, 4)], reached)
     assert mask.view(40, -1, 4)[..., :3].all() and mask.sum() == 40 * 96
 
 
-def test_two_runs_give_the_same_bits_and_the_weight_that_came_in_stays(fused, monkeypatch):
+@pytest.mark.parametrize("quota", [Quota(1_400), Quota(1_400, 2, 4)], ids=str)
+def test_two_runs_give_the_same_bits_and_the_weight_that_came_in_stays(quota, fused, monkeypatch):
     monkeypatch.setattr(walk, "SPAN", 128)
     weight, _, root, reached = matrix(20, 140, dead=(135,))
     original = weight.clone()
-    for function, rest in ((sparsegpt.walk_blocks, (128, 1_400, reached)), (sparsegpt.walk_groups, (128, 2, 4))):
-        (first, first_mask), (second, second_mask) = (fused(function, weight, root, *rest) for _ in range(2))
-        assert torch.equal(first, second) and torch.equal(first_mask, second_mask)
-        assert torch.equal(weight, original)
+    first, second = (fused(sparsegpt.walk_together, [weight], root, 128, [quota], reached) for _ in range(2))
+    assert torch.equal(first[0][0], second[0][0]) and torch.equal(first[0][1], second[0][1])
+    assert torch.equal(weight, original)
 
 
 def test_the_pruner_takes_the_kernels_and_loses_no_more(fused):

@@ -48,14 +48,19 @@ class SparseGPT(Pruner):
         config.check()
 
     def prune(self, weight: torch.Tensor, statistics: InputStatistics, quota: Quota) -> Pruned:
+        return self._walk([weight], statistics, [quota])[0]
+
+    def prune_together(
+        self, weights: list[torch.Tensor], statistics: InputStatistics, quotas: list[Quota]
+    ) -> list[Pruned]:
+        return self._walk(weights, statistics, quotas)
+
+    def _walk(self, weights: list[torch.Tensor], statistics: InputStatistics, quotas: list[Quota]) -> list[Pruned]:
         if statistics not in self._factored:
             self._factored[statistics] = factored(statistics, self.config.damping)
         factor, reached, info = self._factored[statistics]
-        if quota.n is not None:
-            new, mask = walk_groups(weight, factor, self.config.block_size, quota.n, quota.m)
-        else:
-            new, mask = walk_blocks(weight, factor, self.config.block_size, quota.count, reached)
-        return Pruned(new, mask, info)
+        together = walk_together if kernels.usable(weights[0]) else walk_each
+        return [Pruned(*pair, info) for pair in together(weights, factor, self.config.block_size, quotas, reached)]
 
 
 def factored(statistics: InputStatistics, share: float) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
@@ -174,20 +179,52 @@ def block_quotas(count: int, reached: torch.Tensor, rows: int, bounds: list[tupl
     return spread(live_count, [(seen[end] - seen[start]) * rows for start, end in bounds]), dead_count
 
 
+def opened(
+    weight: torch.Tensor, block_size: int, count: int, reached: torch.Tensor
+) -> tuple[torch.Tensor, dict[tuple[int, int], int]]:
+    """The mask (bool [out, in]) with what the unreached columns lose, and each block's count, by its bounds."""
+    bounds = cut(0, weight.shape[1], block_size)
+    counts, dead_count = block_quotas(count, reached, len(weight), bounds)
+    mask = torch.zeros_like(weight, dtype=torch.bool)
+    mask[:, ~reached] = lowest(weight[:, ~reached].abs(), dead_count)
+    return mask, dict(zip(bounds, counts, strict=True))
+
+
+def walk_together(
+    weights: list[torch.Tensor], root: torch.Tensor, block_size: int, quotas: list[Quota], reached: torch.Tensor
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The new weight and the mask of each, from R and by the kernels: one above the other, rows know no neighbours."""
+    from ssgr.pruning.kernels import walk as fused
+
+    stacked, rows = torch.cat(weights), [len(weight) for weight in weights]
+    if quotas[0].n is not None:
+        answer, mask = fused.walk_groups(stacked, root, quotas[0].n, quotas[0].m)
+    else:
+        pairs = zip(weights, quotas, strict=True)
+        masks, counts = zip(*(opened(weight, block_size, quota.count, reached) for weight, quota in pairs), strict=True)
+        mask = torch.cat(masks)
+        answer = fused.walk_blocks(stacked, root, mask, reached, block_size, list(zip(rows, counts, strict=True)))
+    return list(zip(answer.split(rows), mask.split(rows), strict=True))
+
+
+def walk_each(
+    weights: list[torch.Tensor], factor: torch.Tensor, block_size: int, quotas: list[Quota], reached: torch.Tensor
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The new weight and the mask of each, from U and in PyTorch."""
+    return [
+        walk_blocks(weight, factor, block_size, quota.count, reached)
+        if quota.n is None
+        else walk_groups(weight, factor, block_size, quota.n, quota.m)
+        for weight, quota in zip(weights, quotas, strict=True)
+    ]
+
+
 def walk_blocks(
     weight: torch.Tensor, factor: torch.Tensor, block_size: int, count: int, reached: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Unstructured: the mask of a block is chosen when the walk reaches it, over all rows of its reached columns."""
-    rows, columns = weight.shape
-    bounds = cut(0, columns, block_size)
-    counts, dead_count = block_quotas(count, reached, rows, bounds)
-    mask = torch.zeros_like(weight, dtype=torch.bool)
-    mask[:, ~reached] = lowest(weight[:, ~reached].abs(), dead_count)
-    if kernels.usable(weight):
-        from ssgr.pruning.kernels import walk as fused
-
-        return fused.walk_blocks(weight, factor, mask, reached, block_size, counts), mask
-    mask, counts = mask.T.contiguous(), dict(zip(bounds, counts, strict=True))
+    mask, counts = opened(weight, block_size, count, reached)
+    mask = mask.T.contiguous()
     deviation = factor.diagonal()
 
     def choose(answer: torch.Tensor, start: int, end: int) -> None:
@@ -195,17 +232,13 @@ def walk_blocks(
         saliency = (answer[inside] / deviation[inside, None]).square()
         mask[inside] = lowest(saliency.T.contiguous(), counts[start, end]).T
 
-    return walk(weight, factor, mask, bounds, STRIP, choose_block=choose), mask.T
+    return walk(weight, factor, mask, list(counts), STRIP, choose_block=choose), mask.T
 
 
 def walk_groups(
     weight: torch.Tensor, factor: torch.Tensor, block_size: int, n: int, m: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """n:m: the mask of m neighbouring inputs is chosen when the walk reaches the first of them, row by row."""
-    if kernels.usable(weight):
-        from ssgr.pruning.kernels import walk as fused
-
-        return fused.walk_groups(weight, factor, n, m)
     rows, columns = weight.shape
     mask = torch.zeros(columns, rows, dtype=torch.bool, device=weight.device)
     deviation = factor.diagonal()

@@ -26,13 +26,15 @@ def walk_blocks(
     mask: torch.Tensor,
     reached: torch.Tensor,
     block_size: int,
-    counts: list[int],
+    quotas: list[tuple[int, dict[tuple[int, int], int]]],
 ) -> torch.Tensor:
-    """The updated weight fp32 [out, in]; each block of columns loses its count of weights in reached columns.
+    """The updated weight fp32 [out, in] of matrices stacked one above the other, each with its rows and its counts.
 
-    `root` is R, fp32 [in, in]; `mask` bool [out, in] comes with what the unreached columns lose, and is filled.
+    A count is what the matrix loses in the reached columns of a block (start, end). `root` is R, fp32 [in, in]; `mask`
+    bool [out, in] comes with what the unreached columns lose, and is filled.
     """
     everywhere = bool(reached.all())
+    rows = [rows for rows, _ in quotas]
 
     def prune(answer: torch.Tensor, factor: torch.Tensor, first: int) -> None:
         deviation = factor.diagonal().contiguous()
@@ -43,7 +45,9 @@ def walk_blocks(
             if not everywhere:
                 unreached = ~reached[first + start : first + end]
                 saliency.masked_fill_(unreached, torch.inf)  # above whatever the quota takes
-            span_mask[:, start:end].logical_or_(lowest(saliency, counts[(first + start) // block_size]))
+            parts = zip(span_mask[:, start:end].split(rows), saliency.split(rows), quotas, strict=True)
+            for part, scores, (_, counts) in parts:
+                part.logical_or_(lowest(scores, counts[first + start, first + end]))
             walk_columns(answer, factor, deviation, span_mask, start, end, STRIP)
 
     return walk_spans(weight, root, block_size, prune)
