@@ -76,7 +76,8 @@ def walk_spans(
         identity = torch.eye(last - first, device=root.device)
         factor = torch.linalg.solve_triangular(root[first:last, first:last], identity, upper=True).contiguous()
         part = answer[:, first:last]
-        part.addmm_(change[:, :first] @ root[:first, first:last], factor, alpha=-1)
+        if first:
+            part.addmm_(change[:, :first] @ root[:first, first:last], factor, alpha=-1)
         prune(part, factor, first)
         torch.sub(part, weight[:, first:last], out=change[:, first:last])
     return answer
