@@ -18,7 +18,7 @@ STAGES = {  # the innermost counts; what is in none of them is "rest": rounding,
     "factor": ("ssgr.pruning.sparsegpt:factored",),
     "solve": (
         "ssgr.pruning.base:Pruner.prune_together",
-        "ssgr.pruning.sparsegpt:SparseGPT.prune",
+        "ssgr.pruning.sparsegpt:SparseGPT.prune_together",
         "ssgr.pruning.wanda:Wanda.prune",
         "ssgr.pruning.magnitude:Magnitude.prune",
     ),
