@@ -1,5 +1,9 @@
-"""Triton kernels. Each has a PyTorch path beside it, which runs on CPUs and is what the kernel is tested against."""
+"""Triton kernels. Each has a PyTorch path beside it, which runs on CPUs and is what the kernel is tested against.
 
+SSGR_KERNELS=0 in the environment leaves a GPU to the PyTorch path too: slower, and a way to tell whether a kernel errs.
+"""
+
+import os
 from functools import cache
 from importlib.util import find_spec
 
@@ -16,4 +20,4 @@ def usable(tensor: torch.Tensor) -> bool:
 
     The kernels' modules import Triton: import them only after asking.
     """
-    return tensor.is_cuda and installed()
+    return tensor.is_cuda and installed() and os.environ.get("SSGR_KERNELS") != "0"
