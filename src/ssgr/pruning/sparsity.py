@@ -85,12 +85,12 @@ def spread(count: int, sizes: list[int]) -> list[int]:
 def lowest(saliency: torch.Tensor, count: int) -> torch.Tensor:
     """A mask (bool, the shape of `saliency`) of exactly the `count` smallest entries, equals in row-major order.
 
-    No entry of `saliency` (fp32) is negative, here and in what follows.
+    No entry of `saliency` is negative, here and in what follows; where kernels choose, they are compared in fp32.
     """
     if kernels.usable(saliency):
         from ssgr.pruning.kernels import selection
 
-        return selection.lowest(saliency, count)
+        return selection.lowest(single(saliency), count)
     flat = saliency.flatten()
     if count == 0:
         return torch.zeros_like(saliency, dtype=torch.bool)
@@ -105,7 +105,7 @@ def lowest_per_row(saliency: torch.Tensor, count: int) -> torch.Tensor:
     if kernels.usable(saliency):
         from ssgr.pruning.kernels import selection
 
-        return selection.lowest_per_row(saliency, count)
+        return selection.lowest_per_row(single(saliency), count)
     rows, columns = saliency.shape
     each, more = divmod(count, rows)
     quotas = torch.full((rows, 1), each, device=saliency.device)
@@ -120,7 +120,12 @@ def lowest_in_groups(saliency: torch.Tensor, n: int, m: int) -> torch.Tensor:
     if kernels.usable(saliency):
         from ssgr.pruning.kernels import selection
 
-        return selection.lowest_in_groups(saliency, n, m)
+        return selection.lowest_in_groups(single(saliency), n, m)
     groups = saliency.view(saliency.shape[0], -1, m)
     order = groups.argsort(dim=2, stable=True)[..., : m - n]
     return torch.zeros_like(groups, dtype=torch.bool).scatter_(2, order, True).view(saliency.shape)
+
+
+def single(saliency: torch.Tensor) -> torch.Tensor:
+    """In fp32, and without the −0.0 whose bits lie above all other numbers'."""
+    return saliency.float() + 0.0

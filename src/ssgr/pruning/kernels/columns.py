@@ -9,9 +9,12 @@ import torch
 import triton
 import triton.language as tl
 
+from ssgr.pruning.kernels import on_its_card
+
 TILE, WARPS = 32, 8  # rows of one program; 8 lanes share a row
 
 
+@on_its_card
 def walk_strip(
     answer: torch.Tensor,
     factor: torch.Tensor,

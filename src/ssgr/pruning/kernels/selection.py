@@ -2,16 +2,20 @@
 
 Floats that are not negative are ordered as their bit patterns are. A pass counts the next eight bits of the entries
 that may still be the `count`-th smallest; after four passes that entry's pattern is known, and how many of its equals
-go too. Nothing is read back to the host.
+go too. Nothing is read back to the host. Entries are fp32 and not negative, no −0.0 either. In `lowest` NaN counts as the
+largest; it must not come to the other two.
 """
 
 import torch
 import triton
 import triton.language as tl
 
+from ssgr.pruning.kernels import on_its_card
+
 CHUNK = 8192  # entries of one program
 
 
+@on_its_card
 def lowest(saliency: torch.Tensor, count: int) -> torch.Tensor:
     """A mask (bool, the shape of `saliency`) of exactly the `count` smallest entries, equals in row-major order.
 
@@ -30,8 +34,9 @@ def lowest(saliency: torch.Tensor, count: int) -> torch.Tensor:
     return mask
 
 
+@on_its_card
 def lowest_per_row(saliency: torch.Tensor, count: int) -> torch.Tensor:
-    """A mask of exactly `count` entries [out, in]: each row loses its smallest floor or ceil of count / out."""
+    """A mask of exactly `count` entries [out, in], fp32: each row loses its smallest floor or ceil of count / out."""
     saliency = saliency.contiguous()
     mask = torch.empty_like(saliency, dtype=torch.bool)
     rows, columns = saliency.shape
@@ -41,8 +46,9 @@ def lowest_per_row(saliency: torch.Tensor, count: int) -> torch.Tensor:
     return mask
 
 
+@on_its_card
 def lowest_in_groups(saliency: torch.Tensor, n: int, m: int) -> torch.Tensor:
-    """A mask [out, in] that keeps the n largest of every m neighbouring inputs in a row."""
+    """A mask [out, in] that keeps the n largest of every m neighbouring inputs, fp32, in a row."""
     saliency = saliency.contiguous()
     mask = torch.empty_like(saliency, dtype=torch.bool)
     groups, span = saliency.numel() // m, triton.next_power_of_2(m)
@@ -63,7 +69,7 @@ def narrowed(tallies, rank, STEPS: tl.constexpr):
     return prefix, rank
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])  # which differs from block to block, and compiles nothing anew
 def tally(saliency, tallies, last, size, count, STEP: tl.constexpr, CHUNK: tl.constexpr):
     """Counts the entries that share the first 8·STEP bits of the wanted one by their next eight bits."""
     program = tl.program_id(0)
@@ -80,7 +86,7 @@ def tally(saliency, tallies, last, size, count, STEP: tl.constexpr, CHUNK: tl.co
         tl.store(last + program * 256 + tl.arange(0, 256), found)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def mark(saliency, tallies, last, mask, size, count, CHUNK: tl.constexpr):
     """Masks what is below the wanted entry, and of its equals as many as are missing, in their order."""
     program = tl.program_id(0)
@@ -99,7 +105,7 @@ def mark(saliency, tallies, last, mask, size, count, CHUNK: tl.constexpr):
     tl.store(mask + index, (bits < threshold) | (equal & (order <= missing)), mask=counted)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["each", "more"])
 def mark_rows(saliency, mask, columns, each, more, SPAN: tl.constexpr):
     """Masks the `each` smallest entries of a row, one more in the first `more` rows: the wanted pattern bit by bit."""
     row = tl.program_id(0)

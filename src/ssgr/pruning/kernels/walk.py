@@ -44,7 +44,7 @@ def walk_blocks(
             saliency = torch.div(answer[:, start:end], deviation[start:end]).square_()
             if not everywhere:
                 unreached = ~reached[first + start : first + end]
-                saliency.masked_fill_(unreached, torch.inf)  # above whatever the quota takes
+                saliency.masked_fill_(unreached, torch.nan)  # above whatever the quota takes, an overflow too
             parts = zip(span_mask[:, start:end].split(rows), saliency.split(rows), quotas, strict=True)
             for part, scores, (_, counts) in parts:
                 part.logical_or_(lowest(scores, counts[first + start, first + end]))
