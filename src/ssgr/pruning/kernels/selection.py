@@ -2,8 +2,8 @@
 
 Floats that are not negative are ordered as their bit patterns are. A pass counts the next eight bits of the entries
 that may still be the `count`-th smallest; after four passes that entry's pattern is known, and how many of its equals
-go too. Nothing is read back to the host. Entries are fp32 and not negative, no −0.0 either. In `lowest` NaN counts as the
-largest; it must not come to the other two.
+go too. Nothing is read back to the host. Entries are fp32 and not negative, no −0.0 either. In `lowest` NaN counts as
+the largest; it must not come to the other two.
 """
 
 import torch
