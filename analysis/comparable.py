@@ -40,6 +40,7 @@ WITHOUT_EFFECT = (  # on what is measured
     "engine.batch_size",
     "evaluation.divergence",
     "pruner.measure_error",
+    "pruner.one_pass",
 )
 NAMES_AND_PLACES = re.compile(r".*\.(name|path|.*_field|fallback\..*)")
 CORRECTNESS = {"any": "right or wrong", "incorrect": "wrong"}

@@ -28,7 +28,7 @@ OPTIONS = {
     "calibration=off_policy problems.decontaminate=true": ["problems.decontaminate=true", "calibration=off_policy"],
     "calibration.data_files=f": ["there is no option calibration.data_files", "a command of its own"],
     "pruner.dampning=0.1": ["there is no option pruner.dampning", "damping"],
-    "pruner=wanda pruner.damping=0.1": ["pruner.damping", "measure_error, name, propagation, sinks"],
+    "pruner=wanda pruner.damping=0.1": ["pruner.damping", "measure_error, name, one_pass, propagation, sinks"],
     "evaluation.repeat=2": ["evaluation.repeat", "repeats"],
     "model.fallback.limt=3": ["model.fallback.limt", "limit"],
     "pruner.sinks=drop": ["pruner.sinks", "keep, undamped, exclude"],

@@ -224,7 +224,7 @@ def identity(config: Config) -> dict[str, Any]:
     if not config.pruner.reads_calibration:
         # What else it has only steers what is measured on calibration data.
         return found | {"pruner": config.pruner.name}
-    found |= {"pruner": asdict(config.pruner), "seed": config.seed}
+    found |= {"pruner": without(asdict(config.pruner), "one_pass"), "seed": config.seed}
     source = SOURCES.get(config.calibration.name)
     # The files count, not where they lie: a local file stands for the hub's data set, which its contents name.
     calibration = without(asdict(config.calibration), "path", "data_files", "dataset")

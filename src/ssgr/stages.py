@@ -22,9 +22,11 @@ from ssgr.models.load import LoadedModel, load_model, weights_fingerprint
 from ssgr.progress import console, say
 from ssgr.pruning.allocation import ALLOCATIONS
 from ssgr.pruning.base import PRUNERS
-from ssgr.pruning.loop import PruneReport, prune_model
+from ssgr.pruning.loop import PruneReport, Request
+from ssgr.pruning.one_pass import prune_with_others
 from ssgr.pruning.sparsity import Sparsity, matrix_quotas
 from ssgr.results import Clock, partial_folder
+from ssgr.study import together
 from ssgr.traces.problems import problem_set
 from ssgr.traces.prompts import PromptTemplate
 from ssgr.traces.rollouts import collect
@@ -199,21 +201,29 @@ def examiner(cell: Cell, subject: Subject) -> Examiner:
 def prune(
     cell: Cell, subject: Subject, calibration: CalibrationSet | None, tracker: Tracker, clock: Clock
 ) -> PruneReport | None:
-    """Prunes the model in place; None for the dense model."""
+    """Prunes the model in place; None for the dense model.
+
+    Under pruner.one_pass the first cell's clock counts the whole pass, and those that it serves next to nothing; each
+    report says the cell's own share.
+    """
     if cell.is_dense:
         return None
-    config = cell.config
     with clock("pruning"):
-        report = prune_model(
+        report = prune_with_others(
             subject.loaded,
             calibration.sequences if calibration else None,
             calibration.weights if calibration else None,
-            config.pruner,
-            config.allocation,
-            Sparsity.from_config(config.sparsity),
+            request(cell),
+            [request(other) for other in together.after(cell)],
             on_block=tracker.log_block,
         )
     return report
+
+
+def request(cell: Cell) -> Request:
+    """What pruning is asked for."""
+    config = cell.config
+    return Request(config.pruner, config.allocation, Sparsity.from_config(config.sparsity))
 
 
 def evaluate_pruned(cell: Cell, subject: Subject, before: Evaluation, clock: Clock) -> Evaluation:

@@ -3,13 +3,15 @@
     python tests/benchmarks/prune_speed.py --shape qwen2_7b --blocks all --tokens 128x2048 --device cuda --out 7b.json
     python tests/benchmarks/prune_speed.py --model DIR --traces PART.parquet --tokens 64x2048 --stages --quality 28
     python tests/benchmarks/prune_speed.py --shape tiny --blocks all --tokens 16x256 --device cpu --quality 4
+    python tests/benchmarks/prune_speed.py --model bundled --tokens 128x512 --device cpu --eager-blocks 0 --many
 
 --shape: random weights of the real shapes in bf16, with outlier channels and sink tokens (prune_speed_model.py). Each
 pruner and pattern is run by ssgr's prune_model, whole and undisturbed; --stages runs each once more with its stages
 apart. SparseGPT is then pruned plainly, in fp32 (prune_speed_eager.py); --eager-blocks N measures N blocks of it and
 counts for all. --quality N prunes the first N blocks again under dense propagation, and measures all answers against
-one fp64 Gram matrix per linear (prune_speed_quality.py). --peer llmcompressor lets that package prune the same too.
-Prints tables, and writes JSON as it goes with --out FILE.
+one fp64 Gram matrix per linear (prune_speed_quality.py). --many answers four sparsities of two pruners from one
+calibration pass, in turn with one pruning by itself. --peer llmcompressor lets that package prune the same too. Prints
+tables, and writes JSON as it goes with --out FILE.
 """
 
 import argparse
@@ -36,10 +38,12 @@ from prune_speed_table import show
 
 from ssgr.models.blocks import decoder_blocks, model_linears
 from ssgr.progress import say
-from ssgr.pruning.loop import PruneReport, prune_model
+from ssgr.pruning.loop import PruneReport, Request, prune_model
+from ssgr.pruning.one_pass import answers
 from ssgr.pruning.sparsity import Sparsity
 from ssgr.stages import choose_device, device_name
 
+MANY = [(name, text) for name in ("sparsegpt", "wanda") for text in ("0.5", "0.3", "0.4", "0.6")]
 WARM_BLOCKS, WARM_TOKENS = 2, 16_384  # of a run before the first measured one: kernels are compiled and loaded
 
 
@@ -61,6 +65,7 @@ def main() -> None:
     parser.add_argument("--stages", action="store_true", help="run each once more, with its stages apart")
     parser.add_argument("--eager-blocks", type=int, help="blocks of the eager path; 0: none (default: all)")
     parser.add_argument("--quality", type=int, default=0, help="blocks whose errors are measured in fp64")
+    parser.add_argument("--many", action="store_true", help="many answers from one pass (pruner.one_pass)")
     parser.add_argument("--peer", choices=PEERS, help="a package that prunes the same, where it is installed")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--table", type=Path, nargs="+", help="JSON files: print their tables, measure nothing")
@@ -142,8 +147,8 @@ class Measurement:
         asked = [(name, text) for name in given.pruners for text in given.patterns]
         for name, text in asked:
             self.program(name, text)
-        # many answers from one pass (several sparsities and pruners under dense propagation) are to be measured here,
-        # beside the sum of the runs above, once prune_model offers them
+        if given.many:
+            self.many()
         eager_blocks = self.blocks if given.eager_blocks is None else min(given.eager_blocks, self.blocks)
         if eager_blocks:
             self.eager(given.patterns[0], eager_blocks)
@@ -181,6 +186,37 @@ class Measurement:
     def prune(self, name: str, text: str, sequences: list[np.ndarray], propagation: str = "pruned") -> PruneReport:
         config = pruning_options(name, propagation)
         return prune_model(self.loaded, sequences, None, config.pruner, config.allocation, pattern(text))
+
+    def many(self) -> None:
+        """The pass, and every answer put into the model, as a study's cells do; the one pruning is the first request's.
+
+        In turn, so that a machine that is shared slows both.
+        """
+        say(f"one pass for {len(MANY)} answers")
+        requests = [self.request(name, text) for name, text in MANY]
+        self.warm(partial(self.from_one_pass, requests))
+        alone, together = [], []
+        for _ in range(self.given.repeats):
+            for seconds, asked in ((alone, requests[:1]), (together, requests)):
+                before = memory(self.device)
+                seconds.append(timed(self.from_one_pass, asked, self.sequences)[0])
+                peak = memory(self.device, peak=True)
+                self.originals.restore()
+        row = {"answers": MANY, "seconds": median(together), "alone_seconds": median(alone)}
+        row |= {"every_run": together, "every_run_alone": alone, "bytes_before": before, "peak_bytes": peak}
+        self.keep(many=row)
+
+    def request(self, name: str, text: str) -> Request:
+        config = pruning_options(name, "dense")
+        return Request(config.pruner, config.allocation, pattern(text))
+
+    def from_one_pass(self, requests: list[Request], sequences: list[np.ndarray]) -> None:
+        if len(requests) == 1:
+            (one,) = requests
+            prune_model(self.loaded, sequences, None, one.pruner, one.allocation, one.sparsity)
+            return
+        for answer in answers(self.loaded, sequences, None, requests):
+            answer.put_into(self.model)
 
     def warm(self, work: Callable[[list[np.ndarray]], Any], blocks: int = WARM_BLOCKS) -> None:
         """A short run of the same kind, and the dense weights again."""

@@ -53,6 +53,10 @@ def comparisons(found: dict[str, Any]) -> list[str]:
             lines.append(f"wanda {pattern}: {value / (2 * found['forward_seconds']):.2f} of two forward passes")
         elif path == "ssgr" and ":" in pattern and (path, pruner, "0.5") in seconds:
             lines.append(f"{pruner}: {pattern} takes {value / seconds[path, pruner, '0.5']:.2f} of 0.5's seconds")
+    if many := found.get("many"):
+        ratio = many["seconds"] / many["alone_seconds"]
+        words = f"{len(many['answers'])} answers from one pass: {many['seconds']:.2f} s, {ratio:.2f} times one alone"
+        lines.append(f"{words} ({' '.join(many['answers'][0])}, dense propagation: {many['alone_seconds']:.2f} s)")
     for row in found["runs"]:
         what = f"{row['path']} {row['pruner']} {row['pattern']}"
         if row.get("retried_factors"):

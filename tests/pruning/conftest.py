@@ -16,7 +16,7 @@ def pruner_config():
     def build(
         name, propagation=Propagation.pruned, measure_error=False, sinks=Sinks.keep, damping=0.01, block_size=128
     ):
-        shared = {"name": name, "propagation": propagation, "measure_error": measure_error}
+        shared = {"name": name, "propagation": propagation, "one_pass": False, "measure_error": measure_error}
         if name == "none":
             return PrunerConfig(name)
         if name == "magnitude":

@@ -160,7 +160,9 @@ def test_the_pruner_takes_the_kernels_and_loses_no_more(fused):
     weight = torch.randn(24, 160, generator=generator).to(DEVICE)
     errors = []
     for run in (fused, lambda function, *arguments: function(*arguments)):
-        pruner = PRUNERS.get("sparsegpt")(SparseGPTConfig("sparsegpt", Propagation.dense, False, Sinks.keep, 0.01, 128))
+        pruner = PRUNERS.get("sparsegpt")(
+            SparseGPTConfig("sparsegpt", Propagation.dense, False, False, Sinks.keep, 0.01, 128)
+        )
         answer, mask, info = run(pruner.prune, weight, statistics, Quota(24 * 80))
         assert mask.sum() == 24 * 80 and "damping_steps" not in info
         errors.append(statistics.relative_errors(weight, answer))

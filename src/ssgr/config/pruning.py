@@ -33,9 +33,24 @@ class PrunerConfig:
 
 
 @dataclass
-class MagnitudeConfig(PrunerConfig):
-    propagation: Propagation  # matters only for measure_error
+class CalibratedConfig(PrunerConfig):
+    """A pruner that calibration data can reach."""
+
+    propagation: Propagation
+    one_pass: bool  # one calibration pass for all cells of a process that could share it; changes no result
     measure_error: bool
+
+    def check(self) -> None:
+        if self.one_pass and self.propagation != Propagation.dense:
+            raise UserError(
+                f"pruner.one_pass=true with pruner.propagation={self.propagation}: only pruner.propagation=dense "
+                f"calibrates every sparsity and every pruner on the same activations"
+            )
+
+
+@dataclass
+class MagnitudeConfig(CalibratedConfig):
+    """Propagation matters only for measure_error."""
 
     @property
     def reads_calibration(self) -> bool:
@@ -43,9 +58,7 @@ class MagnitudeConfig(PrunerConfig):
 
 
 @dataclass
-class WandaConfig(PrunerConfig):
-    propagation: Propagation
-    measure_error: bool
+class WandaConfig(CalibratedConfig):
     sinks: Sinks
 
     @property
@@ -59,6 +72,7 @@ class SparseGPTConfig(WandaConfig):
     block_size: int  # columns per comparison group
 
     def check(self) -> None:
+        super().check()
         if not self.damping > 0:
             raise UserError(f"pruner.damping={self.damping}: must be above 0")
         check_at_least_one(self, "pruner", "block_size")

@@ -1,6 +1,6 @@
 """Calibration tokens on their way through the blocks: what reaches each linear, one block at a time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -16,6 +16,8 @@ from ssgr.pruning.statistics import InputStatistics, sink_threshold, token_norms
 
 REFERENCE_SEQUENCES = 16  # of the dense model: they decide what a sink is
 BATCH_TOKENS = {"cpu": 8_192, "cuda": 16_384}  # also the longest sum that one fp32 product makes
+
+Collected = dict[str, InputStatistics]  # of one input, by what a pruner needs: diagonal, gram
 
 
 @dataclass
@@ -63,9 +65,9 @@ def make_batches(
 class Calibration:
     """Carries the calibration sequences from block to block.
 
-    For each block in turn: `collect` runs it dense and returns the statistics of its linears' inputs; then, once its
-    weights are pruned, `advance` runs it again so that the next block is calibrated on what the pruned one gives
-    (propagation `pruned`), or hands on what `collect` saw come out (`dense`).
+    For each block in turn: `collect` runs it dense and returns the statistics of its linears' inputs, of each kind that
+    `needs` names (diagonal, gram); then, once its weights are pruned, `advance` runs it again so that the next block is
+    calibrated on what the pruned one gives (propagation `pruned`), or hands on what `collect` saw come out (`dense`).
     """
 
     def __init__(
@@ -74,12 +76,12 @@ class Calibration:
         sequences: list[np.ndarray],
         weights: list[np.ndarray],
         *,
-        full: bool,
+        needs: Iterable[str],
         sinks: Sinks,
         propagation: Propagation,
         batch_tokens: int | None = None,
     ):
-        self.full, self.sinks, self.propagation = full, sinks, propagation
+        self.needs, self.sinks, self.propagation = list(needs), sinks, propagation
         batch_tokens = batch_tokens or BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cpu"])
         self.batches = make_batches(model, sequences, weights, batch_tokens)
         if not self.batches:
@@ -89,9 +91,7 @@ class Calibration:
             model, sequences[:REFERENCE_SEQUENCES], weights[:REFERENCE_SEQUENCES], batch_tokens
         )
 
-    def collect(
-        self, index: int, block: nn.Module, linears: dict[str, nn.Linear], last: bool
-    ) -> dict[str, InputStatistics]:
+    def collect(self, index: int, block: nn.Module, linears: dict[str, nn.Linear], last: bool) -> dict[str, Collected]:
         """The statistics of every linear's input, by linear; linears with the same input share one object.
 
         `linears` are the block's, by their full name. Raises CellError for a linear that was never called.
@@ -102,7 +102,10 @@ class Calibration:
                 raise CellError(f"{name}: the model's forward never calls it")
         leaders = {name: linears[name] for name in thresholds}
         statistics = {
-            name: InputStatistics(name, linear.in_features, self.full, self.sinks, linear.weight.device)
+            name: {
+                need: InputStatistics(name, linear.in_features, need == "gram", self.sinks, linear.weight.device)
+                for need in self.needs
+            }
             for name, linear in leaders.items()
         }
         carry_on = self.propagation == Propagation.dense and not last
@@ -111,8 +114,9 @@ class Calibration:
             output = run(block, batch, index, leaders, add, to_the_end=carry_on)
             if carry_on:
                 self.batches[position] = replace(batch, hidden=output)
-        for entry in statistics.values():
-            entry.check()
+        for collected in statistics.values():
+            for entry in collected.values():
+                entry.check()
         return {name: statistics[leader] for name, leader in shared.items()}
 
     def _measure_reference(
@@ -148,7 +152,7 @@ def flat(inputs: torch.Tensor) -> torch.Tensor:
 
 
 def adding(
-    batch: Batch, statistics: dict[str, InputStatistics], thresholds: dict[str, torch.Tensor]
+    batch: Batch, statistics: dict[str, Collected], thresholds: dict[str, torch.Tensor]
 ) -> Callable[[str, torch.Tensor], None]:
     """What adds a linear's input, seen with this batch, to the linear's statistics; padding has weight 0."""
     first = torch.zeros_like(batch.real)
@@ -157,7 +161,9 @@ def adding(
 
     def add(name: str, inputs: torch.Tensor) -> None:
         tokens = flat(inputs)
-        statistics[name].add(tokens, weights, first | (token_norms(tokens) > thresholds[name]), batch.uneven)
+        sink = first | (token_norms(tokens) > thresholds[name])
+        for entry in statistics[name].values():
+            entry.add(tokens, weights, sink, batch.uneven)
 
     return add
 

@@ -1,8 +1,10 @@
 """The block loop: collect a block's statistics, prune its linears, run it again, next block."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,20 @@ from ssgr.errors import CellError
 from ssgr.models.blocks import decoder_blocks, model_linears
 from ssgr.models.load import LoadedModel
 from ssgr.progress import track
-from ssgr.pruning.activations import Calibration
+from ssgr.pruning.activations import Calibration, Collected
 from ssgr.pruning.allocation import ALLOCATIONS
 from ssgr.pruning.base import PRUNERS, Pruner
 from ssgr.pruning.sparsity import Quota, Sparsity, matrix_quotas
 from ssgr.pruning.statistics import InputStatistics
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one answer is to be."""
+
+    pruner: PrunerConfig
+    allocation: AllocationConfig
+    sparsity: Sparsity
 
 
 @dataclass
@@ -28,7 +39,7 @@ class PruneReport:
     target: float
     achieved: float
     pattern: str
-    seconds: float
+    seconds: float  # of an answer among several: see `prune_for`
     rows: list[dict[str, Any]]
     blocks: list[dict[str, Any]]  # what `on_block` got, block after block
 
@@ -36,7 +47,31 @@ class PruneReport:
         return dict(vars(self))
 
 
-@torch.no_grad()
+class Order:
+    """A request on its way through the blocks. `needs` is what must be known of the inputs, as Pruner.needs."""
+
+    def __init__(self, request: Request, method: Pruner, linears: dict[str, nn.Linear]):
+        self.method = method
+        self.sparsity = request.sparsity if method.prunes else Sparsity(0.0)
+        targets = ALLOCATIONS.get(request.allocation.name)(request.allocation, self.sparsity, linears)
+        shapes = {name: tuple(linear.weight.shape) for name, linear in linears.items()}
+        self.quotas = matrix_quotas(targets, shapes, self.sparsity)
+        pruner = request.pruner
+        self.measure = getattr(pruner, "measure_error", False)
+        self.sinks = getattr(pruner, "sinks", Sinks.keep)
+        self.propagation = getattr(pruner, "propagation", Propagation.pruned)
+        self.needs = "gram" if self.measure else method.needs
+        if not any(quota.count for quota in self.quotas.values()):
+            self.needs = "nothing"
+        self.rows: list[dict[str, Any]] = []  # of the report
+        self.blocks: list[dict[str, Any]] = []
+
+    def report(self, seconds: float) -> PruneReport:
+        sizes = [math.prod(row["shape"]) for row in self.rows]
+        achieved = sum(row["achieved"] * size for row, size in zip(self.rows, sizes, strict=True)) / sum(sizes)
+        return PruneReport(self.sparsity.value, achieved, self.sparsity.pattern, seconds, self.rows, self.blocks)
+
+
 def prune_model(
     loaded: LoadedModel,
     sequences: list[np.ndarray] | None,
@@ -56,63 +91,94 @@ def prune_model(
     Raises UserError for a pattern that does not fit a linear and CellError naming the linear for NaN or infinite
     weights, both before anything is changed; CellError naming the linear for NaN or infinite inputs or answers.
     """
-    started = time.perf_counter()
-    method: Pruner = PRUNERS.get(pruner.name)(pruner)
-    if not method.prunes:
-        sparsity = Sparsity(0.0)
     linears = model_linears(loaded.model)
-    targets = ALLOCATIONS.get(allocation.name)(allocation, sparsity, linears)
-    quotas = matrix_quotas(targets, {name: tuple(linear.weight.shape) for name, linear in linears.items()}, sparsity)
-    measure = getattr(pruner, "measure_error", False)
+
+    def put_in(_: int, name: str, weight: torch.Tensor) -> None:
+        linears[name].weight.data.copy_(weight)
+
+    asked = [Request(pruner, allocation, sparsity)]
+    return prune_for(loaded, sequences, weights, asked, put_in, on_block, batch_tokens)[0]
+
+
+@torch.no_grad()
+def prune_for(
+    loaded: LoadedModel,
+    sequences: list[np.ndarray] | None,
+    weights: list[np.ndarray] | None,
+    requests: list[Request],
+    take: Callable[[int, str, torch.Tensor], None],
+    on_block: Callable[[dict[str, Any]], None] | None = None,
+    batch_tokens: int | None = None,
+) -> list[PruneReport]:
+    """Answers every request in one walk over the blocks, by the same numbers as each alone; the reports in their order.
+
+    `take(request's index, linear's name, weight)` gets every pruned weight, on the model's device and in its dtype,
+    once its input's statistics were read; it may put it into the model where the request is the only one. Several
+    requests need dense propagation and one `sinks` option among them (ValueError). The rest is as in `prune_model`;
+    `on_block` gets the first request's rows.
+
+    An answer's seconds, in all and per block, are those of its own solving, in which a factor that several answers use
+    counts for the first of them, and an equal share of all that they have in common.
+    """
+    started = time.perf_counter()
+    linears = model_linears(loaded.model)
+    orders: list[Order] = []
+    for request in requests:
+        # equal options, one pruner: what it keeps of an input serves all sparsities
+        method = next((order.method for order in orders if order.method.config == request.pruner), None)
+        orders.append(Order(request, method or PRUNERS.get(request.pruner.name)(request.pruner), linears))
+    if len(requests) > 1 and {(order.propagation, order.sinks) for order in orders} != {
+        (Propagation.dense, orders[0].sinks)
+    }:
+        raise ValueError("requests that share a pass need dense propagation and the same sinks")
     check_weights(linears)
-    needed = any(quota.count for quota in quotas.values()) and (measure or method.needs != "nothing")
+    needs = {order.needs: None for order in orders if order.needs != "nothing"}
     calibration = None
-    if needed:
+    if needs:
         calibration = Calibration(
             loaded.model,
             sequences or [],
             weights or [np.ones(len(sequence), dtype=np.float32) for sequence in sequences or []],
-            full=measure or method.needs == "gram",
-            sinks=getattr(pruner, "sinks", Sinks.keep),
-            propagation=getattr(pruner, "propagation", Propagation.pruned),
+            needs=needs,
+            sinks=orders[0].sinks,
+            propagation=orders[0].propagation,
             batch_tokens=batch_tokens,
         )
-    rows, history = prune_blocks(loaded.model, linears, method, quotas, calibration, measure, on_block)
-    total = sum(linear.weight.numel() for linear in linears.values())
-    achieved = sum(row["achieved"] * linears[row["name"]].weight.numel() for row in rows) / total
-    return PruneReport(sparsity.value, achieved, sparsity.pattern, time.perf_counter() - started, rows, history)
+    prune_blocks(loaded.model, linears, orders, calibration, take, on_block)
+    own = [sum(row["seconds"] for row in order.rows) for order in orders]
+    common = (time.perf_counter() - started - sum(own)) / len(orders)
+    return [order.report(common + seconds) for order, seconds in zip(orders, own, strict=True)]
 
 
 def prune_blocks(
     model: nn.Module,
     linears: dict[str, nn.Linear],
-    method: Pruner,
-    quotas: dict[str, Quota],
+    orders: list[Order],
     calibration: Calibration | None,
-    measure: bool,
+    take: Callable[[int, str, torch.Tensor], None],
     on_block: Callable[[dict[str, Any]], None] | None,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Prunes block after block; the rows of the report's linears and of its blocks."""
+) -> None:
+    """Answers the orders block after block; the report's rows go to them."""
     blocks = decoder_blocks(model)
-    rows: list[dict[str, Any]] = []
-    history: list[dict[str, Any]] = []
     with track("pruning", len(blocks)) as bar:
         for index, block in enumerate(blocks):
             started = time.perf_counter()
             last = index == len(blocks) - 1
             inside = set(block.modules())
             own = {name: linear for name, linear in linears.items() if linear in inside}
-            statistics = calibration.collect(index, block, own, last) if calibration else {}
-            done = prune_block(own, method, statistics, quotas, measure)
-            rows += done
-            statistics.clear()
+            collected = calibration.collect(index, block, own, last) if calibration else {}
+            done = prune_block(own, orders, collected, take)
+            collected.clear()
             if calibration and not last:
                 calibration.advance(index, block)
             bar.advance()
-            history.append(block_row(index, time.perf_counter() - started, done))
+            solving = [sum(row["seconds"] for row in rows) for rows in done]
+            common = (time.perf_counter() - started - sum(solving)) / len(orders)
+            for order, rows, seconds in zip(orders, done, solving, strict=True):
+                order.rows += rows
+                order.blocks.append(block_row(index, common + seconds, rows))
             if on_block:
-                on_block(history[-1])
-    return rows, history
+                on_block(orders[0].blocks[-1])
 
 
 def block_row(index: int, seconds: float, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -126,40 +192,44 @@ def block_row(index: int, seconds: float, rows: list[dict[str, Any]]) -> dict[st
 
 def prune_block(
     linears: dict[str, nn.Linear],
-    method: Pruner,
-    statistics: dict[str, InputStatistics],
-    quotas: dict[str, Quota],
-    measure: bool,
-) -> list[dict[str, Any]]:
-    """Prunes the linears of one block in place, those with the same input together; their rows of the report."""
+    orders: list[Order],
+    collected: dict[str, Collected],
+    take: Callable[[int, str, torch.Tensor], None],
+) -> list[list[dict[str, Any]]]:
+    """Prunes the linears of one block, those with the same input together; each order's rows of the report."""
     groups: dict[Any, dict[str, nn.Linear]] = {}
     for name, linear in linears.items():
-        groups.setdefault(statistics.get(name, name), {})[name] = linear
-    rows: dict[str, dict[str, Any]] = {}
+        groups.setdefault(id(collected[name]) if collected else name, {})[name] = linear
+    rows: list[dict[str, dict[str, Any]]] = [{} for _ in orders]
     for group in groups.values():
-        rows |= prune_group(group, method, statistics.get(next(iter(group))), quotas, measure)
-    return [rows[name] for name in linears]
+        # before the first answer may be put in
+        weights = {name: linear.weight.data.to(torch.float32, copy=True) for name, linear in group.items()}
+        known = collected.get(next(iter(group)), {})
+        for number, order in enumerate(orders):
+            rows[number] |= prune_group(group, weights, order, known.get(order.needs), partial(take, number))
+    return [[done[name] for name in linears] for done in rows]
 
 
 def prune_group(
     linears: dict[str, nn.Linear],
-    method: Pruner,
+    weights: dict[str, torch.Tensor],
+    order: Order,
     statistics: InputStatistics | None,
-    quotas: dict[str, Quota],
-    measure: bool,
+    take: Callable[[str, torch.Tensor], None],
 ) -> dict[str, dict[str, Any]]:
-    """Prunes linears that share an input in place; their rows of the report, seconds by their share of the weights."""
+    """Prunes linears that share an input, `weights` being theirs in fp32; their rows of the report, seconds by their
+    share of the weights."""
     started = time.perf_counter()
-    weights = {name: linear.weight.data.to(torch.float32, copy=True) for name, linear in linears.items()}
+    quotas = order.quotas
     asked = [name for name in linears if quotas[name].count]
     together = [weights[name] for name in asked], statistics, [quotas[name] for name in asked]
-    pruned = dict(zip(asked, method.prune_together(*together) if asked else [], strict=True))
+    pruned = dict(zip(asked, order.method.prune_together(*together) if asked else [], strict=True))
     rounded = {
         name: weight.to(linears[name].weight.dtype).masked_fill(mask, 0.0) for name, (weight, mask, _) in pruned.items()
     }
     masked = check_answers(rounded, {name: mask for name, (_, mask, _) in pruned.items()}, quotas)
     for name, weight in rounded.items():
-        linears[name].weight.data.copy_(weight)
+        take(name, weight)
     sinks = statistics.sink_report() if statistics else {"sinks": None, "sink_energy_share": None}
     rows = {}
     for name, weight in weights.items():
@@ -167,8 +237,8 @@ def prune_group(
         row = {"name": name, "shape": list(weight.shape), "target": quotas[name].count / size}
         row |= {"achieved": masked.get(name, 0) / size, "damping": None, "damping_over_median_diagonal": None}
         rows[name] = row | (pruned[name].info if name in pruned else {}) | sinks
-        if measure and statistics:
-            rows[name] |= statistics.relative_errors(weight, linears[name].weight.data.float())
+        if order.measure and statistics:
+            rows[name] |= statistics.relative_errors(weight, rounded[name].float() if name in rounded else weight)
     seconds = time.perf_counter() - started  # the checks above wait for the device
     total = sum(weight.numel() for weight in weights.values())
     return {name: row | {"seconds": seconds * weights[name].numel() / total} for name, row in rows.items()}

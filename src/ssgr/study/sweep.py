@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ from ssgr.errors import UserError
 from ssgr.job import described
 from ssgr.progress import say, track
 from ssgr.resume import Outcome
+from ssgr.study import together
 from ssgr.study.grid import write_grids
 from ssgr.study.watch import Watch
 
@@ -107,8 +109,13 @@ def launch(launcher: Launcher, jobs: Sequence[Job]) -> None:
 def launch_once(launcher: Launcher, jobs: Sequence[Job], deaths: Counter[str]) -> None:
     """One launch; `deaths` counts how often the process of each cell ended without an outcome."""
     since, broken, before = time.time(), None, {job.cell.name: begun(job.cell) for job in jobs}
+    # the other launchers have processes of their own; by name, since Hydra loads its plugins' modules twice
+    here = type(launcher).__name__ == "BasicLauncher"
+    if here:
+        jobs = together.side_by_side(jobs, lambda job: job.cell)
     try:
-        returned = launcher.launch([job.overrides for job in jobs], initial_job_idx=0)
+        with together.in_this_process([job.cell for job in jobs]) if here else nullcontext():
+            returned = launcher.launch([job.overrides for job in jobs], initial_job_idx=0)
     except UserError as error:  # the launcher has nowhere to run them: that is bad input, and no cell's fault
         for job in jobs:
             job.outcome = Outcome("refused", "", "", str(error))
