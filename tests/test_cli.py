@@ -196,7 +196,7 @@ def test_a_bug_is_a_traceback_and_a_failed_cell_and_the_sweep_goes_on(tmp_path, 
         monkeypatch.undo()  # the second cell prunes as ever
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(stages, "prune_model", broken)
+    monkeypatch.setattr(stages, "prune_with_others", broken)
     done = ssgr(f"-m {FAST} sparsity=s40,s50", tmp_path)
     assert done.status == 1
     assert "Traceback" in done.err and "pruning: a bug" in done.err and "1 failed, 1 finished" in done.err

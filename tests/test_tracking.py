@@ -145,7 +145,7 @@ def test_a_cell_that_fails_ends_its_run_as_failed(tmp_path, init, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(stages, "prune_model", broken)
+    monkeypatch.setattr(stages, "prune_with_others", broken)
     assert ssgr(OFFLINE, tmp_path).status == 1
     assert init.runs[0].exit_code == 1
 

@@ -149,7 +149,9 @@ def test_two_runs_give_the_same_bits_and_the_weight_that_came_in_stays(quota, fu
     assert torch.equal(weight, original)
 
 
-def test_the_pruner_takes_the_kernels_and_loses_no_more(fused):
+@pytest.mark.parametrize("span", [64, 1024])  # 64: R as the device's own factorisation stores it, in several spans
+def test_the_pruner_takes_the_kernels_and_loses_no_more(span, fused, monkeypatch):
+    monkeypatch.setattr(walk, "SPAN", span)
     """From ill-conditioned inputs, a sink among them: both answers measured against the Gram matrix itself."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(600, 160, generator=generator) @ torch.randn(160, 160, generator=generator) ** 3
