@@ -26,13 +26,7 @@ NEAR = 0.1  # between the two best logits
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", help="ssgr's own, such as model=hub model.path=DIR")
-    parser.add_argument("--problems", type=int, default=200)
-    parser.add_argument("--tokens", type=int, default=512, help="largest number of new tokens")
-    parser.add_argument("--sampled", type=int, default=0, help="also sample so many completions at T 0.8 with each")
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
+    given = arguments(__doc__, problems=200, sampled=0)
     cell = describe(composed(["engine=vllm", "pruner=magnitude", *given.overrides]))
     subject = stages.load(cell)
     problems = cell.problems[: given.problems]
@@ -51,6 +45,16 @@ def main() -> None:
     show(found)
     if given.out:
         given.out.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def arguments(description: str, problems: int, sampled: int) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="ssgr's own, such as model=hub model.path=DIR")
+    parser.add_argument("--problems", type=int, default=problems)
+    parser.add_argument("--tokens", type=int, default=512, help="largest number of new tokens")
+    parser.add_argument("--sampled", type=int, default=sampled, help="sample so many completions at T 0.8; 0: none")
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
 
 
 def composed(overrides: list[str]):

@@ -9,7 +9,6 @@ seed for each row, as the engine does it, and without. VLLM_USE_V2_MODEL_RUNNER=
 Prints what it found, and writes JSON with --out FILE.
 """
 
-import argparse
 import gc
 import json
 import tempfile
@@ -18,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from engines import composed, timed
+from engines import arguments, composed, timed
 
 from ssgr import stages
 from ssgr.cell import describe
@@ -41,13 +40,7 @@ class Unseeded(VllmEngine):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", help="ssgr's own, such as model=hub model.path=DIR")
-    parser.add_argument("--problems", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=512, help="largest number of new tokens")
-    parser.add_argument("--sampled", type=int, default=2048, help="completions whose speed is measured; 0: none")
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
+    given = arguments(__doc__, problems=64, sampled=2048)
     cell = describe(composed(["engine=vllm", "pruner=magnitude", "sparsity=s50", *given.overrides]))
     subject = stages.load(cell)
     engine, loaded = subject.engine, subject.loaded

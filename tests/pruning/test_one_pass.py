@@ -7,7 +7,7 @@ import torch
 
 from ssgr.config import Propagation, Sinks
 from ssgr.models.blocks import model_linears
-from ssgr.pruning import loop, one_pass, sparsegpt
+from ssgr.pruning import one_pass, sparsegpt
 from ssgr.pruning.loop import Request, prune_for, prune_model
 from ssgr.pruning.one_pass import answers, free_memory, prune_with_others
 from ssgr.pruning.sparsity import Sparsity
@@ -27,19 +27,6 @@ def request_for(pruner_config, uniform):
         return Request(pruner_config(name, propagation=Propagation.dense, **options), uniform, sparsity)
 
     return build
-
-
-@pytest.fixture
-def passes(monkeypatch):
-    """The kinds of statistics that each calibration pass collected."""
-    seen, real = [], loop.Calibration
-
-    def counted(*arguments, needs, **options):
-        seen.append(sorted(needs))
-        return real(*arguments, needs=needs, **options)
-
-    monkeypatch.setattr(loop, "Calibration", counted)
-    return seen
 
 
 def model():

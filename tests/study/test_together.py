@@ -5,13 +5,12 @@ import signal
 import time
 
 import pandas as pd
-import pytest
 from command_line import QUICK, cells, config_of, ssgr, start
 
 from ssgr import stages
 from ssgr.cell import describe
 from ssgr.errors import CellError
-from ssgr.pruning import loop, one_pass
+from ssgr.pruning import one_pass
 from ssgr.study.together import after, family, in_this_process, side_by_side
 
 SHARED = "pruner.propagation=dense pruner.one_pass=true"
@@ -24,19 +23,6 @@ def cell(*overrides):
 
 def shared(*overrides):
     return cell(*SHARED.split(), *overrides)
-
-
-@pytest.fixture
-def calibrations(monkeypatch):
-    """The kinds of statistics that each calibration pass collected."""
-    seen, real = [], loop.Calibration
-
-    def counted(*arguments, needs, **options):
-        seen.append(sorted(needs))
-        return real(*arguments, needs=needs, **options)
-
-    monkeypatch.setattr(loop, "Calibration", counted)
-    return seen
 
 
 def test_a_family_is_all_that_one_calibration_pass_can_serve():
@@ -77,15 +63,15 @@ def test_cells_of_a_family_follow_one_another_and_know_who_comes_after():
     assert after(one[0]) == []
 
 
-def test_a_sweep_calibrates_once_and_leaves_what_it_leaves_cell_by_cell(tmp_path, calibrations):
+def test_a_sweep_calibrates_once_and_leaves_what_it_leaves_cell_by_cell(tmp_path, passes):
     one, other = tmp_path / "one", tmp_path / "other"
     for folder in (one, other):
         folder.mkdir()
-    assert ssgr(STUDY, one).status == 0 and len(calibrations) == 4
-    calibrations.clear()
+    assert ssgr(STUDY, one).status == 0 and len(passes) == 4
+    passes.clear()
     done = ssgr(f"{STUDY} pruner.one_pass=true", other)
     assert done.status == 0 and "one calibration pass for 4 cells" in done.err.replace("\n", " ")
-    assert calibrations == [["diagonal", "gram"]] and not one_pass.latest.answers
+    assert passes == [["diagonal", "gram"]] and not one_pass.latest.answers
     pairs = list(zip(cells(one), cells(other), strict=True))
     assert len(pairs) == 4
     for expected, found in pairs:
@@ -98,7 +84,7 @@ def test_a_sweep_calibrates_once_and_leaves_what_it_leaves_cell_by_cell(tmp_path
         assert rows[0] == rows[1]
 
 
-def test_a_cell_that_fails_costs_no_other_its_answer(tmp_path, calibrations, monkeypatch):
+def test_a_cell_that_fails_costs_no_other_its_answer(tmp_path, passes, monkeypatch):
     real = stages.evaluate_pruned
 
     def fails(cell, *arguments):
@@ -108,14 +94,14 @@ def test_a_cell_that_fails_costs_no_other_its_answer(tmp_path, calibrations, mon
 
     line = f"-m {QUICK} {SHARED} pruner=wanda sparsity=s30,s50,s60"
     monkeypatch.setattr(stages, "evaluate_pruned", fails)
-    assert ssgr(line, tmp_path).status == 1 and calibrations == [["diagonal"]]
+    assert ssgr(line, tmp_path).status == 1 and passes == [["diagonal"]]
     monkeypatch.setattr(stages, "evaluate_pruned", real)
-    assert ssgr(line, tmp_path).status == 0 and len(calibrations) == 2, "it is pruned by itself"
-    assert ssgr(f"{line} overwrite=true", tmp_path).status == 0 and len(calibrations) == 3
+    assert ssgr(line, tmp_path).status == 0 and len(passes) == 2, "it is pruned by itself"
+    assert ssgr(f"{line} overwrite=true", tmp_path).status == 0 and len(passes) == 3
     assert len(cells(tmp_path)) == 3
 
 
-def test_a_killed_sweep_loses_its_answers_and_nothing_else(tmp_path, calibrations):
+def test_a_killed_sweep_loses_its_answers_and_nothing_else(tmp_path, passes):
     line = f"-m {QUICK} {SHARED} pruner=wanda sparsity=s30,s40,s50,s60"
     process = start(line, tmp_path)
     end = time.monotonic() + 90
@@ -126,5 +112,5 @@ def test_a_killed_sweep_loses_its_answers_and_nothing_else(tmp_path, calibration
     process.communicate()
     finished = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/single/*/result.json")}
     assert 1 <= len(finished) < 4
-    assert ssgr(line, tmp_path).status == 0 and calibrations == [["diagonal"]], "once for all that was missing"
+    assert ssgr(line, tmp_path).status == 0 and passes == [["diagonal"]], "once for all that was missing"
     assert len(cells(tmp_path)) == 4 and all(path.stat().st_mtime_ns == when for path, when in finished.items())

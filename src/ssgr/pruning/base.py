@@ -43,5 +43,5 @@ class Pruner:
     def prune_together(
         self, weights: list[torch.Tensor], statistics: InputStatistics | None, quotas: list[Quota]
     ) -> list[Pruned]:
-        """Prunes linears that share an input, what `prune` gives for each; a pruner may do them in one go."""
+        """Prunes linears that share an input: what `prune` gives for each, up to rounding."""
         return [self.prune(weight, statistics, quota) for weight, quota in zip(weights, quotas, strict=True)]

@@ -42,8 +42,8 @@ NAMES = ("bundled", "jsonl", *NAMED_SETS)
 def load_problems(config: ProblemsConfig) -> list[Problem]:
     """The whole problem set; cheap to ask for again in the same process.
 
-    The well-known sets come in a mixed order, the same for a file and for the hub, so that a part of one is a sample
-    of it; the others in their own.
+    The well-known sets come in a mixed order that follows from each question, so that a part of one is a sample of it;
+    the others in their own.
 
     problems.path reads a local file, else problems.dataset is downloaded. Raises UserError, with file and row, for a
     missing file, a malformed row, a problem without a question or an answer, and ids that occur twice; of the

@@ -34,7 +34,7 @@ def walk_blocks(
     bool [out, in] comes with what the unreached columns lose, and is filled.
     """
     everywhere = bool(reached.all())
-    rows = [rows for rows, _ in quotas]
+    heights = [rows for rows, _ in quotas]
 
     def prune(answer: torch.Tensor, factor: torch.Tensor, first: int) -> None:
         deviation = factor.diagonal().contiguous()
@@ -45,7 +45,7 @@ def walk_blocks(
             if not everywhere:
                 unreached = ~reached[first + start : first + end]
                 saliency.masked_fill_(unreached, torch.nan)  # above whatever the quota takes, an overflow too
-            parts = zip(span_mask[:, start:end].split(rows), saliency.split(rows), quotas, strict=True)
+            parts = zip(span_mask[:, start:end].split(heights), saliency.split(heights), quotas, strict=True)
             for part, scores, (_, counts) in parts:
                 part.logical_or_(lowest(scores, counts[first + start, first + end]))
             walk_columns(answer, factor, deviation, span_mask, start, end, STRIP)
