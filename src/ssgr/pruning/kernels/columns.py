@@ -11,7 +11,7 @@ import triton.language as tl
 
 from ssgr.pruning.kernels import on_its_card
 
-TILE, WARPS = 32, 8  # rows of one program; 8 lanes share a row
+TILE, WARPS = 16, 8  # rows of one program; 16 lanes share a row
 
 
 @on_its_card
