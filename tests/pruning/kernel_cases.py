@@ -15,7 +15,8 @@ if DEVICE == "cpu":
 from ssgr.config import Propagation, Sinks, SparseGPTConfig  # noqa: E402
 from ssgr.pruning import kernels, sparsegpt, sparsity  # noqa: E402
 from ssgr.pruning.base import PRUNERS  # noqa: E402
-from ssgr.pruning.kernels import selection, walk  # noqa: E402
+from ssgr.pruning.factor import inverse_factor  # noqa: E402
+from ssgr.pruning.kernels import radix, walk  # noqa: E402
 from ssgr.pruning.sparsity import Quota  # noqa: E402
 from ssgr.pruning.statistics import InputStatistics  # noqa: E402
 
@@ -48,7 +49,7 @@ def matrix(rows, columns, dead=(), seed=0):
     inputs[:, list(dead)] = 0
     gram = (inputs.T @ inputs).double() / len(inputs)
     damping = 0.01 * float(gram.diagonal().mean())
-    factor, root = (sparsegpt.inverse_factor(gram, damping, "linear", inverted)[0] for inverted in (True, False))
+    factor, root = (inverse_factor(gram, damping, "linear", inverted)[0] for inverted in (True, False))
     return torch.randn(rows, columns, generator=generator), factor, root, gram.diagonal() > 0
 
 
@@ -95,15 +96,15 @@ def test_every_group_keeps_n(n, m, kind, fused):
 
 
 def test_ties_are_counted_over_more_programs_than_are_read_at_once(monkeypatch):
-    monkeypatch.setattr(selection, "CHUNK", 32)
+    monkeypatch.setattr(radix, "CHUNK", 32)
     saliency = (torch.arange(32 * 132) % 7 == 0).float()
-    mask = selection.lowest(saliency.to(DEVICE), 3_610).cpu()
+    mask = radix.lowest(saliency.to(DEVICE), 3_610).cpu()
     assert torch.equal(mask, sparsity.lowest(saliency, 3_610))
 
 
 def test_infinite_and_nan_are_the_largest():
     saliency = torch.tensor([torch.inf, 2.0, -torch.nan, 1.0, torch.nan, 3.0])
-    assert selection.lowest(saliency.to(DEVICE), 3).tolist() == [False, True, False, True, False, True]
+    assert radix.lowest(saliency.to(DEVICE), 3).tolist() == [False, True, False, True, False, True]
 
 
 @pytest.mark.parametrize("span", [64, 1024])
@@ -116,6 +117,18 @@ def test_blocks_are_those_of_the_pytorch_path(rows, columns, block_size, dead, s
     weight, factor, root, reached = matrix(rows, columns, dead)
     weights = weight.split([2, rows - 2])  # two linears of one input, each with its own count
     rest = block_size, [Quota(round(0.4 * weights[0].numel())), Quota(round(0.55 * weights[1].numel()))], reached
+    ours = fused(sparsegpt.walk_together, weights, root, *rest)
+    for each, expected in zip(ours, sparsegpt.walk_each(weights, factor, *rest), strict=True):
+        assert_same(each, expected)
+
+
+@pytest.mark.parametrize("dead", [(), (1, 130)])
+def test_matrices_of_several_programs_each_choose_for_themselves(dead, fused, monkeypatch):
+    monkeypatch.setattr(radix, "CHUNK", 256)  # so that programs begin inside of rows, and ties reach over several
+    weight, factor, root, reached = matrix(24, 140, dead)
+    weight = weight.mul(4).round()
+    weights = weight.split([9, 1, 14])
+    rest = 128, [Quota(500), Quota(140), Quota(3)], reached
     ours = fused(sparsegpt.walk_together, weights, root, *rest)
     for each, expected in zip(ours, sparsegpt.walk_each(weights, factor, *rest), strict=True):
         assert_same(each, expected)

@@ -5,7 +5,6 @@ before j are fixed. Pruning w_j costs w_j² / U_jj² (Hassibi and Stork 1993), a
 are still free is w_k −= (w_j / U_jj) U_jk for k > j.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,22 +12,13 @@ from weakref import WeakKeyDictionary
 import torch
 
 from ssgr.config import SparseGPTConfig
-from ssgr.errors import CellError
 from ssgr.pruning import kernels
 from ssgr.pruning.base import PRUNERS, Pruned, Pruner
+from ssgr.pruning.factor import cut, inverse_factor
 from ssgr.pruning.sparsity import Quota, lowest, spread
 from ssgr.pruning.statistics import InputStatistics
 
 STRIP = 32  # columns walked one by one before their errors reach the rest of the block in one product
-CORNER = 256  # columns of one panel of the Cholesky factorisation on a CPU
-PANEL = 2048  # rows that the probe brings to fp64 at once
-PROBES = 16
-TOLERANCE = 1e-3  # of (U H Uᵀ − I) v against v, for random v
-ATTEMPTS = (  # what is tried in turn when a factor fails: dtype and multiple of the damping
-    (torch.float32, 1.0),
-    (torch.float64, 1.0),
-    *((torch.float64, 10.0**power) for power in range(1, 6)),
-)
 
 
 @PRUNERS.register("sparsegpt")
@@ -78,116 +68,26 @@ def factored(statistics: InputStatistics, share: float) -> tuple[torch.Tensor, t
     return factor, reached, info | ({"damping_steps": steps} if steps else {})
 
 
-def inverse_factor(
-    gram: torch.Tensor, damping: float, name: str, inverted: bool = True
-) -> tuple[torch.Tensor, float, list[str]]:
-    """U (fp32, upper triangular [in, in]) with UᵀU = (G + λI)⁻¹, the λ that was used, and the attempts that failed.
-
-    Where not `inverted`, R = U⁻¹, upper triangular too, with RRᵀ = G + λI, in place of U.
-
-    One Cholesky factorisation of the matrix with rows and columns reversed and a triangular solve, so that the inverse
-    itself is never formed. Raises CellError where even 100,000 times the damping does not help.
-    """
-    steps: list[str] = []
-    for dtype, multiple in ATTEMPTS:
-        used = damping * multiple
-        damped = gram.to(dtype, copy=True)
-        damped.diagonal().copy_(gram.diagonal() + used)
-        lower, failed = cholesky(flip(damped))
-        del damped  # at 18,944 inputs every matrix that stays is 1.4 GB, 2.9 in fp64
-        if not failed:
-            factor = flip(lower)
-            if inverted:
-                identity = torch.eye(len(gram), dtype=dtype, device=gram.device)
-                factor = torch.linalg.solve_triangular(factor, identity, upper=True)
-            residual = probe_residual(factor, gram, used, inverted)
-            if residual < TOLERANCE:
-                return factor.float(), used, steps
-        reason = "not positive definite" if failed else f"residual {residual:.1g}"
-        steps.append(f"{str(dtype).removeprefix('torch.')}, damping {used:.3g}: {reason}")
-    raise CellError(f"{name}: the Gram matrix cannot be factored, even with damping {used:.3g}")
-
-
-def cholesky(matrix: torch.Tensor) -> tuple[torch.Tensor, bool]:
-    """The lower Cholesky factor of a matrix [n, n], and whether there is none.
-
-    On a CPU panel by panel, the panels' corners on one thread: LAPACK's last digits depend on the number of threads,
-    and a cell's masks must not depend on how many cells share the machine.
-    """
-    if matrix.device.type != "cpu":
-        lower, failed = torch.linalg.cholesky_ex(matrix)
-        return lower, bool(failed)
-    lower, threads = matrix.clone(), torch.get_num_threads()
-    for start, end in cut(0, len(matrix), CORNER):
-        torch.set_num_threads(1)
-        corner, failed = torch.linalg.cholesky_ex(lower[start:end, start:end])
-        torch.set_num_threads(threads)
-        if failed:
-            return lower, True
-        lower[start:end, start:end] = corner
-        below = torch.linalg.solve_triangular(corner, lower[end:, start:end].T, upper=False).T
-        lower[end:, start:end] = below
-        lower[end:, end:].addmm_(below, below.T, alpha=-1)
-    return lower.tril_(), False
-
-
-def flip(matrix: torch.Tensor) -> torch.Tensor:
-    """The matrix with rows and columns reversed, in place: its storage read backwards, in either order of storage."""
-    flat = (matrix if matrix.is_contiguous() else matrix.T).view(-1)
-    for start, end in cut(0, len(flat) // 2, 1 << 24):
-        head, tail = flat[start:end], flat[len(flat) - end : len(flat) - start]
-        reversed_head = head.flip(0)
-        head.copy_(tail.flip(0))
-        tail.copy_(reversed_head)
-    return matrix
-
-
-def probe_residual(factor: torch.Tensor, gram: torch.Tensor, damping: float, inverted: bool) -> float:
-    """‖(U H Uᵀ − I) V‖ / ‖V‖ for a few random signs V: a Cholesky that returns is not yet one that is right."""
-    generator = torch.Generator().manual_seed(0)
-    signs = torch.randint(0, 2, (len(gram), PROBES), generator=generator).to(gram) * 2 - 1
-    inner = product(factor.T, signs) if inverted else solution(factor.T, signs, upper=False)
-    outer = gram @ inner + damping * inner
-    outer = product(factor, outer) if inverted else solution(factor, outer, upper=True)
-    residual = float((outer - signs).norm() / signs.norm())
-    return residual if math.isfinite(residual) else math.inf
-
-
-def product(matrix: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """Matrix times vectors in the vectors' dtype, without a copy of the whole matrix in it."""
-    return torch.cat([panel.to(vectors.dtype) @ vectors for panel in matrix.split(PANEL)])
-
-
-def solution(matrix: torch.Tensor, vectors: torch.Tensor, upper: bool) -> torch.Tensor:
-    """What a triangular matrix takes to the vectors, in their dtype, without a copy of the whole matrix in it."""
-    answer = torch.empty_like(vectors)
-    panels = cut(0, len(matrix), PANEL)
-    for start, end in reversed(panels) if upper else panels:
-        known = slice(end, None) if upper else slice(0, start)
-        panel = matrix[start:end]
-        rest = vectors[start:end] - panel[:, known].to(vectors.dtype) @ answer[known]
-        corner = panel[:, start:end].to(vectors.dtype)
-        answer[start:end] = torch.linalg.solve_triangular(corner, rest, upper=upper)
-    return answer
-
-
-def block_quotas(count: int, reached: torch.Tensor, rows: int, bounds: list[tuple[int, int]]) -> tuple[list[int], int]:
-    """How many weights each block loses in its reached columns, and how many all unreached columns lose together."""
-    seen = [0, *reached.cumsum(0).tolist()]
-    live = seen[-1]
-    live_count, dead_count = spread(count, [live * rows, (len(reached) - live) * rows])
-    return spread(live_count, [(seen[end] - seen[start]) * rows for start, end in bounds]), dead_count
-
-
 def opened(
-    weight: torch.Tensor, block_size: int, count: int, reached: torch.Tensor
+    weight: torch.Tensor, block_size: int, count: int, reached: torch.Tensor, seen: list[int]
 ) -> tuple[torch.Tensor, dict[tuple[int, int], int]]:
-    """The mask (bool [out, in]) with what the unreached columns lose, and each block's count, by its bounds."""
-    bounds = cut(0, weight.shape[1], block_size)
-    counts, dead_count = block_quotas(count, reached, len(weight), bounds)
+    """The mask (bool [out, in]) with what the unreached columns lose, and each block's count, by its bounds.
+
+    `seen` are the reached columns before each column, and in all.
+    """
+    rows, columns = weight.shape
+    bounds, live = cut(0, columns, block_size), seen[-1]
+    live_count, dead_count = spread(count, [live * rows, (columns - live) * rows])
+    counts = spread(live_count, [(seen[end] - seen[start]) * rows for start, end in bounds])
     mask = torch.zeros_like(weight, dtype=torch.bool)
-    mask[:, ~reached] = lowest(weight[:, ~reached].abs(), dead_count)
+    if live < columns:
+        mask[:, ~reached] = lowest(weight[:, ~reached].abs(), dead_count)
     return mask, dict(zip(bounds, counts, strict=True))
+
+
+def before_each(reached: torch.Tensor) -> list[int]:
+    """How many columns a token reached before each, and in all: read back from the device once for all linears."""
+    return [0, *reached.cumsum(0).tolist()]
 
 
 def walk_together(
@@ -196,14 +96,17 @@ def walk_together(
     """The new weight and the mask of each, from R and by the kernels: one above the other, rows know no neighbours."""
     from ssgr.pruning.kernels import walk as fused
 
-    stacked, rows = torch.cat(weights), [len(weight) for weight in weights]
+    stacked, rows, seen = torch.cat(weights), [len(weight) for weight in weights], before_each(reached)
     if quotas[0].n is not None:
         answer, mask = fused.walk_groups(stacked, root, quotas[0].n, quotas[0].m)
     else:
         pairs = zip(weights, quotas, strict=True)
-        masks, counts = zip(*(opened(weight, block_size, quota.count, reached) for weight, quota in pairs), strict=True)
+        masks, counts = zip(
+            *(opened(weight, block_size, quota.count, reached, seen) for weight, quota in pairs), strict=True
+        )
         mask = torch.cat(masks)
-        answer = fused.walk_blocks(stacked, root, mask, reached, block_size, list(zip(rows, counts, strict=True)))
+        some = reached if seen[-1] < len(reached) else None
+        answer = fused.walk_blocks(stacked, root, mask, some, block_size, list(zip(rows, counts, strict=True)))
     return list(zip(answer.split(rows), mask.split(rows), strict=True))
 
 
@@ -223,7 +126,7 @@ def walk_blocks(
     weight: torch.Tensor, factor: torch.Tensor, block_size: int, count: int, reached: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Unstructured: the mask of a block is chosen when the walk reaches it, over all rows of its reached columns."""
-    mask, counts = opened(weight, block_size, count, reached)
+    mask, counts = opened(weight, block_size, count, reached, before_each(reached))
     mask = mask.T.contiguous()
     deviation = factor.diagonal()
 
@@ -283,7 +186,3 @@ def walk(
             answer[last:end].addmm_(factor[first:last, last:end].T, errors[first:last], alpha=-1)
         answer[end:].addmm_(factor[start:end, end:].T, errors[start:end], alpha=-1)
     return answer.masked_fill_(mask, 0.0).T.contiguous()
-
-
-def cut(start: int, end: int, size: int) -> list[tuple[int, int]]:
-    return [(first, min(first + size, end)) for first in range(start, end, size)]

@@ -88,9 +88,9 @@ def lowest(saliency: torch.Tensor, count: int) -> torch.Tensor:
     No entry of `saliency` is negative, here and in what follows; where kernels choose, they are compared in fp32.
     """
     if kernels.usable(saliency):
-        from ssgr.pruning.kernels import selection
+        from ssgr.pruning.kernels import radix
 
-        return selection.lowest(single(saliency), count)
+        return radix.lowest(single(saliency), count)
     flat = saliency.flatten()
     if count == 0:
         return torch.zeros_like(saliency, dtype=torch.bool)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 
 from ssgr.pruning.kernels.columns import walk_strip
-from ssgr.pruning.kernels.selection import lowest
+from ssgr.pruning.kernels.radix import Selection
 
 SPAN = 1024  # columns that are brought up to date at once
 STRIP = 128  # columns of one launch
@@ -24,30 +24,26 @@ def walk_blocks(
     weight: torch.Tensor,
     root: torch.Tensor,
     mask: torch.Tensor,
-    reached: torch.Tensor,
+    reached: torch.Tensor | None,
     block_size: int,
     quotas: list[tuple[int, dict[tuple[int, int], int]]],
 ) -> torch.Tensor:
     """The updated weight fp32 [out, in] of matrices stacked one above the other, each with its rows and its counts.
 
     A count is what the matrix loses in the reached columns of a block (start, end). `root` is R, fp32 [in, in]; `mask`
-    bool [out, in] comes with what the unreached columns lose, and is filled.
+    bool [out, in] comes with what the unreached columns lose, and is filled. `reached` None: all are.
     """
-    everywhere = bool(reached.all())
-    heights = [rows for rows, _ in quotas]
+    counts = [[matrix[block] for _, matrix in quotas] for block in quotas[0][1]]
+    selection = Selection([rows for rows, _ in quotas], counts, min(block_size, weight.shape[1]), weight.device)
 
     def prune(answer: torch.Tensor, factor: torch.Tensor, first: int) -> None:
         deviation = factor.diagonal().contiguous()
         span_mask = mask[:, first : first + len(factor)]
         for start in range(0, len(factor), block_size):
             end = min(start + block_size, len(factor))
-            saliency = torch.div(answer[:, start:end], deviation[start:end]).square_()
-            if not everywhere:
-                unreached = ~reached[first + start : first + end]
-                saliency.masked_fill_(unreached, torch.nan)  # above whatever the quota takes, an overflow too
-            parts = zip(span_mask[:, start:end].split(heights), saliency.split(heights), quotas, strict=True)
-            for part, scores, (_, counts) in parts:
-                part.logical_or_(lowest(scores, counts[first + start, first + end]))
+            here = None if reached is None else reached[first + start : first + end]
+            block = (first + start) // block_size
+            selection.choose(block, answer[:, start:end], deviation[start:end], here, span_mask[:, start:end])
             walk_columns(answer, factor, deviation, span_mask, start, end, STRIP)
 
     return walk_spans(weight, root, block_size, prune)
@@ -106,4 +102,5 @@ def walk_columns(
             left,
             group,
         )
-        answer[:, last:].addmm_(left, factor[first:last, last:], alpha=-1)
+        if last < answer.shape[1]:
+            answer[:, last:].addmm_(left, factor[first:last, last:], alpha=-1)
