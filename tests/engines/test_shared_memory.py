@@ -27,6 +27,15 @@ def test_every_tensor_arrives_once(tensors, part_bytes, parts):
         assert tensor.dtype == tensors[name].dtype and torch.equal(tensor, tensors[name])
 
 
+def test_a_part_stays_while_the_next_is_written(tensors):
+    before = None
+    for path, places in written_parts(tensors, 1):
+        for earlier in filter(None, [before]):
+            ((name, tensor),) = read_part(*earlier)
+            assert torch.equal(tensor, tensors[name])
+        before = path, places
+
+
 def test_another_process_reads_it_and_writes_only_its_own_copy():
     script = (
         "import sys; from ssgr.engines.shared_memory import read_part\n"

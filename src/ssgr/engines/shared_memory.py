@@ -1,4 +1,4 @@
-"""Tensors on their way to another process of this machine, part after part through one nameless piece of memory.
+"""Tensors on their way to another process of this machine, part after part through nameless memory.
 
 It has no file that a killed program could leave behind, and does not count against the size of /dev/shm.
 """
@@ -7,35 +7,57 @@ import math
 import mmap
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PART_BYTES = 2**28  # what the memory holds at a time, unless one tensor is larger
+PART_BYTES = 2**28  # what a piece of memory holds at a time, unless one tensor is larger
 ALIGNED = 64  # bytes, so that every dtype may begin here
 
 Place = tuple[str, str, list[int], int]  # name, dtype, shape, offset in bytes
 
 
 def written_parts(tensors: dict[str, "Tensor"], part_bytes: int = PART_BYTES) -> Iterator[tuple[str, list[Place]]]:
-    """(path, places) of each part; it is there until the next is asked for. The path opens as long as we run."""
+    """(path, places) of each part; it is there until the next but one is asked for. The path opens as long as we run.
+
+    Two pieces of memory take turns, so that one is read while the other is written.
+    """
     sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
     room = max([part_bytes, *sizes.values()])
-    with open(os.memfd_create("ssgr"), "r+b", buffering=0) as file:
-        file.truncate(room)
-        memory = mmap.mmap(file.fileno(), room)
-        path, places, offset = f"/proc/{os.getpid()}/fd/{file.fileno()}", [], 0
-        for name, tensor in tensors.items():
-            if offset + sizes[name] > room:
-                yield path, places
-                places, offset = [], 0
-            place = (name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape), offset)
-            _view(memory, *place[1:]).copy_(tensor)
-            places.append(place)
-            offset += -(-sizes[name] // ALIGNED) * ALIGNED
-        if places:
+    parts: list[list[str]] = []
+    left = 0
+    for name, size in sizes.items():
+        if size > left:
+            parts.append([])
+            left = room
+        parts[-1].append(name)
+        left -= aligned(size)
+    with ExitStack() as opened:
+        pieces = [opened.enter_context(piece(room)) for _ in parts[:2]]
+        for number, names in enumerate(parts):
+            memory, path = pieces[number % 2]
+            places, offset = [], 0
+            for name in names:
+                tensor = tensors[name]
+                place = (name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape), offset)
+                _view(memory, *place[1:]).copy_(tensor)
+                places.append(place)
+                offset += aligned(sizes[name])
             yield path, places
+
+
+@contextmanager
+def piece(size: int) -> Iterator[tuple[mmap.mmap, str]]:
+    """So many bytes of memory, and the path that opens them meanwhile."""
+    with open(os.memfd_create("ssgr"), "r+b", buffering=0) as file:
+        file.truncate(size)
+        yield mmap.mmap(file.fileno(), size), f"/proc/{os.getpid()}/fd/{file.fileno()}"
+
+
+def aligned(size: int) -> int:
+    return -(-size // ALIGNED) * ALIGNED
 
 
 def read_part(path: str, places: Iterable[Place]) -> Iterator[tuple[str, "Tensor"]]:
