@@ -5,17 +5,21 @@ from ssgr.config import (
     MagnitudeConfig,
     Propagation,
     PrunerConfig,
+    RIAConfig,
     Sinks,
     SparseGPTConfig,
     WandaConfig,
 )
 
+OWN = {  # schema and usual values of the options that only this pruner has
+    "ria": (RIAConfig, {"activation_power": 0.5}),
+    "sparsegpt": (SparseGPTConfig, {"damping": 0.01, "block_size": 128}),
+}
+
 
 @pytest.fixture(scope="session")
 def pruner_config():
-    def build(
-        name, propagation=Propagation.pruned, measure_error=False, sinks=Sinks.keep, damping=0.01, block_size=128
-    ):
+    def build(name, propagation=Propagation.pruned, measure_error=False, sinks=Sinks.keep, **options):
         shared = {"name": name, "propagation": propagation, "one_pass": False, "measure_error": measure_error}
         if name == "none":
             return PrunerConfig(name)
@@ -23,7 +27,9 @@ def pruner_config():
             return MagnitudeConfig(**shared)
         if name == "wanda":
             return WandaConfig(**shared, sinks=sinks)
-        return SparseGPTConfig(**shared, sinks=sinks, damping=damping, block_size=block_size)
+        schema, usual = OWN[name]
+        assert options.keys() <= usual.keys()
+        return schema(**shared, sinks=sinks, **usual | options)
 
     return build
 

@@ -47,6 +47,16 @@ def wanda(weight, moments, count, n=None, m=None):
     return np.where(mask, 0, weight), mask
 
 
+def ria(weight, moments, count, n=None, m=None, *, power=0.5):
+    size = np.abs(weight).astype(np.float64)
+    scores = np.empty_like(size)
+    for i, j in np.ndindex(size.shape):
+        relative = size[i, j] / size[:, j].sum() + size[i, j] / size[i].sum()
+        scores[i, j] = relative * np.sqrt(moments[j, j]) ** power
+    mask = lowest_in_groups(scores, n, m) if n else lowest_per_row(scores, count)
+    return np.where(mask, 0, weight), mask
+
+
 def sparsegpt(weight, moments, count, n=None, m=None, *, damping=None, block_size=128):
     """Optimal brain surgeon, left to right: at every column the Hessian of the columns not yet fixed is inverted."""
     weight = weight.astype(np.float64).copy()
@@ -80,4 +90,4 @@ def sparsegpt(weight, moments, count, n=None, m=None, *, damping=None, block_siz
     return weight, mask
 
 
-ORACLES = {"magnitude": magnitude, "wanda": wanda, "sparsegpt": sparsegpt}
+ORACLES = {"magnitude": magnitude, "wanda": wanda, "ria": ria, "sparsegpt": sparsegpt}

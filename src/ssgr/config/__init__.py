@@ -45,6 +45,7 @@ from ssgr.config.pruning import (
     PrunerConfig,
     Sinks,
     SparseGPTConfig,
+    RIAConfig,
     SparsityConfig,
     WandaConfig,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "SelectionConfig",
     "Sinks",
     "SparseGPTConfig",
+    "RIAConfig",
     "SparsityConfig",
     "TaskConfig",
     "TextConfig",
@@ -158,6 +160,7 @@ SCHEMAS = {
     "allocation": AllocationConfig,
     "sparsity": SparsityConfig,
     "engine": EngineConfig,
+    "pruner/ria": RIAConfig,
     "engine/vllm": VllmConfig,
     "evaluation/task": TaskConfig,
     "evaluation/divergence": DivergenceConfig,

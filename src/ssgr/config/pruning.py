@@ -58,7 +58,9 @@ class MagnitudeConfig(CalibratedConfig):
 
 
 @dataclass
-class WandaConfig(CalibratedConfig):
+class StatisticsConfig(CalibratedConfig):
+    """A pruner that reads statistics of the linears' inputs."""
+
     sinks: Sinks
 
     @property
@@ -67,7 +69,28 @@ class WandaConfig(CalibratedConfig):
 
 
 @dataclass
-class SparseGPTConfig(WandaConfig):
+class WandaConfig(StatisticsConfig):
+    def check(self) -> None:
+        super().check()
+        if self.sinks == Sinks.undamped:
+            raise UserError(
+                f"pruner.sinks=undamped with pruner={self.name}, which has no damping: "
+                f"choose pruner.sinks=keep or exclude"
+            )
+
+
+@dataclass
+class RIAConfig(WandaConfig):
+    activation_power: float  # of the norms of the inputs; 0 leaves the weights alone to decide
+
+    def check(self) -> None:
+        super().check()
+        if not 0 <= self.activation_power < float("inf"):
+            raise UserError(f"pruner.activation_power={self.activation_power}: must be 0 or above")
+
+
+@dataclass
+class SparseGPTConfig(StatisticsConfig):
     damping: float  # share of the mean of the Gram matrix' diagonal
     block_size: int  # columns per comparison group
 
