@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pandas as pd
 
 from analysis import load_divergence, load_runs, load_samples
+from analysis.load import matching, unmatched
 from analysis.reports import problems
 from analysis.table import markdown
 from ssgr.errors import UserError
@@ -127,15 +128,17 @@ def load(options: argparse.Namespace) -> pd.DataFrame:
             raise UserError(f"--where {part}: must be KEY=VALUE")
         where[key] = value
     studies = options.study or [None]
-    runs = load_runs(options.runs, studies[0] if len(studies) == 1 else None, where=where, refresh=options.refresh)
-    left_out = runs.attrs.get("left_out", [])
+    every = load_runs(options.runs, studies[0] if len(studies) == 1 else None, refresh=options.refresh)
+    left_out = every.attrs.get("left_out", [])
     if len(studies) > 1:
-        runs = runs[runs["study"].isin(studies)]
+        every = every[every["study"].isin(studies)]
+    runs = matching(every, where)
     runs.attrs["left_out"] = left_out
     if runs.empty:
         studies = f" of {' or '.join(options.study)}" if options.study else ""
         cells = f" with {' '.join(options.where)}" if where else ""
-        raise UserError(f"no finished cells{studies}{cells} in {', '.join(options.runs)}")
+        choices = unmatched(every, where)
+        raise UserError(f"no finished cells{studies}{cells} in {', '.join(options.runs)}{choices and f': {choices}'}")
     return runs
 
 

@@ -48,6 +48,7 @@ PICKED = {"shortest": -1.0, "longest": 201.0}  # outside every bin's middle: twi
 ORDER = {  # nominal values, in the order in which they are drawn
     "calibration": (
         "self_generated",
+        "traces",
         "off_policy",
         "reference_solutions",
         "prompts_only",
@@ -55,6 +56,7 @@ ORDER = {  # nominal values, in the order in which they are drawn
         "c4",
         "wikitext",
         "general_text",
+        "text",
     ),
     "pruner": ("magnitude", "wanda", "ria", "sparsegpt", "alps"),
     "pattern": ("unstructured", "4:8", "2:4"),

@@ -1,12 +1,14 @@
 """`python -m analysis keep`: of finished cells what this package reads, small enough to commit or to publish."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from analysis.load import DiskCell, find_cells
@@ -16,16 +18,19 @@ from ssgr.errors import UserError
 
 SMALLER = {pa.float64(): pa.float32(), pa.int64(): pa.int32()}
 FIVE_DIGITS = ("kl_sum", "nll", "nll_dense")  # kl x tokens has the first in full; no figure reads the others
+LONGEST_ANSWER = 64  # characters: a box with more may hold the question instead, which is not ours to publish
 NOWHERE = ("runs_dir", "cache_dir")
+# of a path within a list or a mapping that is one text, as overrides hold them: also=[{name: x, path: /a/b.jsonl}]
+FOLDER_INSIDE = re.compile(r"""([:=,\[{'"]\s*)/(?:[^/,\]}'"]+/)+""")
 
 
 def keep(sources: Sequence[str], studies: Sequence[str], out: Path, histories: bool = False) -> list[Path]:
     """Copies the finished cells of these studies (all where none is named) to out/<study>/<cell>; returns the folders.
 
-    result.json without the paths of the machine that made it; samples.parquet without output_ids, divergence.parquet
-    with single precision; study.json where there is one; prune_report.json with `histories`. `load_*` read the copy
-    as they read the original. Raises UserError where a study has no finished cell, where a table of one
-    cannot be read, and where a source is no directory.
+    result.json without the paths of the machine that made it; samples.parquet without output_ids and without answers
+    of more than LONGEST_ANSWER characters, divergence.parquet with single precision; study.json where there is
+    one; prune_report.json with `histories`. `load_*` read the copy as they read the original. Raises UserError where a
+    study has no finished cell, where a table of one cannot be read, and where a source is no directory.
     """
     cells = [cell for cell in find_cells(list(sources), None)[0] if not studies or cell.study in studies]
     if remote := [cell.place for cell in cells if not isinstance(cell, DiskCell)]:
@@ -61,6 +66,8 @@ def write_small(table: pa.Table, path: Path) -> None:
     for place, name in enumerate(table.column_names):
         if name in FIVE_DIGITS:
             table = table.set_column(place, name, pa.array(five_digits(table[name].to_numpy())))
+        elif name == "answer":
+            table = table.set_column(place, name, short(table[name]))
     encodings = {"problem_id": "DELTA_BYTE_ARRAY"}
     encodings |= {field.name: "BYTE_STREAM_SPLIT" for field in table.schema if field.type in SMALLER.values()}
     pq.write_table(
@@ -73,6 +80,10 @@ def write_small(table: pa.Table, path: Path) -> None:
         write_statistics=False,
         store_schema=False,
     )
+
+
+def short(answers: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.if_else(pc.less_equal(pc.utf8_length(answers), LONGEST_ANSWER), answers, None)
 
 
 def five_digits(values: np.ndarray) -> np.ndarray:
@@ -99,7 +110,9 @@ def without_places(value: Any, name: str = "") -> Any:
     if not isinstance(value, str):
         return value
     option, equals, path = value.rpartition("=")
-    return f"{option}{equals}{Path(path).name}" if Path(path).is_absolute() else value
+    if Path(path).is_absolute():
+        return f"{option}{equals}{Path(path).name}"
+    return FOLDER_INSIDE.sub(r"\1", value)
 
 
 def is_place(override: Any) -> bool:

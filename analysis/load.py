@@ -19,12 +19,14 @@ import pyarrow.parquet as pq
 import yaml
 
 from analysis import wandb_source
+from analysis.comparable import rank
 from analysis.rows import DIVERGENCE, HISTORY, RUNS, SAMPLES, SCHEMA_VERSIONS, options, run_rows, table_of
 from ssgr.errors import UserError
 from ssgr.progress import track
 
 READERS = 8  # tables that are read or fetched at the same time
 NAMED = 5  # cells that one line names
+VALUES = 12  # of a column that one line names
 
 Source = str | Path
 
@@ -76,10 +78,29 @@ def load_runs(
     rows.sort(key=lambda row: (row["study"], row["cell"], row["task"]))
     runs = pa.Table.from_pylist(rows, RUNS).to_pandas()
     _say(left_out)
-    for name, value in (where or {}).items():
-        runs = runs[_equals(runs, name, value)].reset_index(drop=True)
+    runs = matching(runs, where or {})
     runs.attrs["left_out"] = left_out
     return runs
+
+
+def matching(runs: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
+    """The rows whose column, or option, equals the value, of all that are named; sparsity to three digits."""
+    for name, value in where.items():
+        runs = runs[_equals(runs, name, value)].reset_index(drop=True)
+    return runs
+
+
+def unmatched(runs: pd.DataFrame, where: Mapping[str, str]) -> str:
+    """What the first of these that no row matches could have been, among the rows that those before it left."""
+    for name, value in where.items():
+        found = matching(runs, {name: value})
+        if found.empty and len(runs):
+            values = {_shown(found): found for found in _values(runs, name)}
+            shown = sorted(values, key=lambda text: rank(name, values[text]))
+            more = f" and {len(shown) - VALUES} more" if len(shown) > VALUES else ""
+            return f"{name} is {', '.join(shown[:VALUES])}{more}"
+        runs = found
+    return ""
 
 
 def load_samples(source: Source | Sequence[Source], study: str | None = None, *, refresh: bool = False) -> pd.DataFrame:
@@ -259,9 +280,7 @@ def _watched(tables: Iterable[Any], cells: list[StoredCell], name: str) -> Itera
 
 def _equals(runs: pd.DataFrame, name: str, value: str) -> pd.Series:
     """Which rows have this value, as YAML reads it, in this column or else in this option of their config."""
-    values = runs[name] if name in runs else runs["config"].map(lambda text: options(text).get(name))
-    if name not in runs and len(runs) and not any(name in options(text) for text in runs["config"]):
-        raise UserError(f"where: no column and no option of the configs is called {name}")
+    values = _values(runs, name)
     wanted = yaml.safe_load(value) if isinstance(value, str) else value
 
     def same(found: Any) -> bool:
@@ -269,6 +288,24 @@ def _equals(runs: pd.DataFrame, name: str, value: str) -> pd.Series:
         return wanted is None if missing else found == wanted or str(found) == str(value)
 
     return values.map(same).astype(bool)
+
+
+def _values(runs: pd.DataFrame, name: str) -> pd.Series:
+    """Of this column, or else of this option of the configs; UserError where there is neither."""
+    if name in runs:
+        return runs[name].round(3) if name == "sparsity" else runs[name]  # as counted: 0.54998 for 0.55
+    if len(runs) and not any(name in options(text) for text in runs["config"]):
+        raise UserError(f"where: no column and no option of the configs is called {name}")
+    return runs["config"].map(lambda text: options(text).get(name))
+
+
+def _shown(value: Any) -> str:
+    """As it may be asked for."""
+    if isinstance(value, list):
+        return json.dumps(value)
+    if pd.isna(value):
+        return "null"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _say(lines: Iterable[str]) -> None:

@@ -28,6 +28,7 @@ COLOURS = {
     "all": GREY,
     # sources
     "self_generated": "#0072B2",
+    "traces": "#003F66",
     "off_policy": "#56B4E9",
     "reference_solutions": "#009E73",
     "prompts_only": "#E69F00",
@@ -35,6 +36,7 @@ COLOURS = {
     "c4": "#CC79A7",
     "wikitext": "#8C6D1F",
     "general_text": "#D55E00",
+    "text": "#7A2E00",
     "nothing": "#8C8C8C",
     # difficulty: light to dark purple, as easy to hard
     "easy": "#B79AD6",
@@ -56,6 +58,7 @@ SPARE = ("#CC79A7", "#009E73", "#56B4E9", "#8C6D1F", "#8C8C8C")  # for values wi
 MARKERS = {"wanda": "s", "sparsegpt": "o", "magnitude": "^", "ria": "D", "alps": "v"}
 NAMES = {
     "self_generated": "own traces",
+    "traces": "stored traces",
     "off_policy": "another model's traces",
     "reference_solutions": "reference solutions",
     "prompts_only": "prompts only",

@@ -36,8 +36,8 @@ def is_synthetic(arms: Arms) -> bool:
     return arms.common["model"] == SYNTHETIC
 
 
-def synthetic() -> str:
-    return "This model and its problems are synthetic: the figure shows what is measured, not what holds for real ones."
+def synthetic(whose: str = "This model") -> str:
+    return f"{whose} and its problems are synthetic: the figure shows what is measured, not what holds for real ones."
 
 
 def measured_on(arms: Arms) -> str:

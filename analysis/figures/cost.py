@@ -28,7 +28,7 @@ def cost(data: Data, width: float) -> Drawing:
     if len(names) > MOST_ROWS:
         raise UserError(
             f"{len(names)} models and tasks are too many for one figure: choose with --where model=…"
-            + " or problems=…" * priced[0].tells_problems
+            + " or problems=…" * any(one.tells_problems for one in priced)
         )
     table = plotted.table([row for one in priced for row in arm_rows(one)] + dense_rows(priced))
     kinds, pruners = looks(priced)
@@ -159,9 +159,12 @@ def caption(priced: list[Priced]) -> str:
         "Filled: means of an arm; open: one calibration seed each;" if (len(seeds) > 1) else "Filled: means;",
         f"bars: {'; '.join(how)}; none for seconds.",
         "Star and dashed line: the dense model ± one standard error over problems"
-        + ("." if timed else "; nobody timed it, so that it has no place on the right."),
+        + ("." if timed else "; where nobody timed it, it has no place on the right."),
     ]
-    return " ".join(part for part in [*parts, captions.synthetic() * captions.is_synthetic(priced[0].arms)] if part)
+    made_up = [captions.is_synthetic(one.arms) for one in priced]
+    if any(made_up):
+        parts.append(captions.synthetic() if all(made_up) else captions.synthetic(captions.SYNTHETIC))
+    return " ".join(parts)
 
 
 def arms_told(priced: list[Priced]) -> str:
@@ -209,7 +212,8 @@ def tokens_told(some: list[Priced], prefix: str) -> str:
 
 
 def notes(priced: list[Priced]) -> list[str]:
-    lines = list(dict.fromkeys(note for one in priced for note in one.arms.notes))
+    several = len({one.row for one in priced}) > 1
+    lines = list(dict.fromkeys(f"{one.row}: " * several + note for one in priced for note in one.arms.notes))
     devices = sorted({device for one in priced for device in one.arm.runs["device"].dropna()})
     if len(devices) > 1:
         lines.append(f"seconds are comparable on one device only, and there are several: {', '.join(devices)}")

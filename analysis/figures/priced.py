@@ -67,15 +67,18 @@ def every_arm(data: Data) -> tuple[list[Priced], list[str]]:
     runs = runs.assign(setting=runs.apply(setting, axis=1))
     # cells that look alike but are not, such as those of two versions of the weights, are arms of their own
     runs = runs.assign(copy=runs.groupby(["setting", "seed"], dropna=False).cumcount())
-    found, several = [], runs["tokens"].nunique() > 1
-    measured = len(runs[["problems", "repeats"]].drop_duplicates()) > 1
+    about = runs.groupby(["model", "task"])
+    counts = {name: about[name].transform("nunique") for name in ("tokens", "problems", "repeats")}
+    runs = runs.assign(several=counts["tokens"] > 1, measured=(counts["problems"] > 1) | (counts["repeats"] > 1))
+    found = []
     for _, group in runs.groupby(["setting", "copy"], sort=False):
         try:
             arms = gather(Data(group, data.samples, data.divergence), ())
         except UserError as error:
             left_out.append(str(error))
             continue
-        found.append(Priced(arms, arms.arms[0], several, measured))
+        first = group.iloc[0]
+        found.append(Priced(arms, arms.arms[0], bool(first["several"]), bool(first["measured"])))
     if not found:
         raise UserError("; ".join(left_out))
     return told_apart(sorted(found, key=lambda one: [rank(column, one.run[column]) for column in ORDER])), left_out

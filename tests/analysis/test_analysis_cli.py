@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from synthetic_studies import Problems, write_cell, write_study
 
 from analysis import load_divergence, load_histories, load_runs, load_samples
 from analysis.__main__ import main
 
+MIXED = "also=[{name:x,path:/b/c.jsonl,url:https://host/d/e},{path: '/b c/d/f g.jsonl'},here/h.jsonl]"
 SUFFIXES = ("pdf", "svg", "png", "csv", "md")
 
 
@@ -82,7 +84,10 @@ def test_all_with_nothing_to_draw_is_an_error(runs, capsys, tmp_path):
         (["length_effect", "--study", "other"], "no finished cells of other in "),
         (["sparsity_curve"], "no finished cells of sparsity_curve in "),
         (["--where", "seed"], "--where seed: must be KEY=VALUE"),
-        (["--where", "seed=99"], "no finished cells with seed=99 in "),
+        (["--where", "seed=99"], ": seed is 0, 1"),
+        (["--where", "study=smoke", "length=short"], ": length is all"),
+        (["--where", "length=short", "sparsity=s50"], ": sparsity is 0.5"),
+        (["--where", "difficulty.pass_rate=[0,1]"], ": difficulty.pass_rate is null"),
         (["--where", "no.such.option=1"], "no.such.option"),
         (["--width", "three"], "argument --width: invalid choice: 'three'"),
         (["--nothing"], "unrecognized arguments: --nothing"),
@@ -157,7 +162,7 @@ def test_kept_cells_are_small_and_read_as_the_original(capsys, tmp_path):
     grid = {
         "schema_version": 1,
         "study": "length_effect",
-        "cells": [{"cell": "x", "overrides": ["runs_dir=/a", "a.path=/b/c"]}],
+        "cells": [{"cell": "x", "overrides": ["runs_dir=/a", "a.path=/b/c", MIXED]}],
     }
     (tmp_path / "runs" / "length_effect" / "study.json").write_text(json.dumps(grid))
     kept = tmp_path / "kept"
@@ -171,7 +176,10 @@ def test_kept_cells_are_small_and_read_as_the_original(capsys, tmp_path):
         assert result["model"]["path"] == "model"
         assert result["config"]["runs_dir"] is None and result["config"]["cache_dir"] is None
         assert "somewhere" not in (cell / "result.json").read_text()
-    assert json.loads((kept / "length_effect" / "study.json").read_text())["cells"][0]["overrides"] == ["a.path=c"]
+    assert json.loads((kept / "length_effect" / "study.json").read_text())["cells"][0]["overrides"] == [
+        "a.path=c",
+        "also=[{name:x,path:c.jsonl,url:https://host/d/e},{path: 'f g.jsonl'},here/h.jsonl]",
+    ]
     same(load_runs, tmp_path, left_out=("folder", "config"))
     same(load_samples, tmp_path)
     same(load_divergence, tmp_path)
@@ -186,6 +194,17 @@ def same(load, folder: Path, left_out=()):
             assert np.allclose(original[column], copy[column], rtol=close, atol=0, equal_nan=True), column
         else:
             assert original[column].equals(copy[column]), column
+
+
+def test_a_box_that_holds_a_text_is_not_kept(capsys, tmp_path):
+    folder = write_cell(tmp_path / "runs", "own", {})
+    samples = pd.read_parquet(folder / "samples.parquet")
+    samples.loc[:2, "answer"] = ["é" * 64, "é" * 65, None]
+    samples.to_parquet(folder / "samples.parquet", index=False)
+    run(capsys, "keep", "--runs", tmp_path / "runs", "--out", tmp_path / "kept")
+    answers = load_samples(tmp_path / "kept")["answer"]
+    assert answers.isna().tolist() == [False, True, True] + [False] * (len(samples) - 3)
+    assert answers[0] == "é" * 64 and answers[3:].tolist() == samples["answer"][3:].tolist()
 
 
 def test_histories_are_kept_when_asked_for(runs, capsys, tmp_path):

@@ -30,6 +30,23 @@ def test_cost_draws_arms_that_differ_in_their_problems_alone_each_on_its_own(tmp
     assert "60 problems" in said and "40 problems" in said, "neither hides the other"
 
 
+def test_models_that_differ_in_budget_and_problems_are_told_apart_by_their_rows_alone(tmp_path):
+    write_cell(tmp_path, "mine", {"seed": "0", "limit": "40"}, Problems(40))
+    other = write_cell(tmp_path, "other", {"seed": "0", "calibration.tokens": "32768"})
+    result = json.loads((other / "result.json").read_text())
+    result["model"]["name"], result["config"]["evaluation"]["divergence"] = "real", False
+    (other / "result.json").write_text(json.dumps(result))
+    (other / "divergence.parquet").unlink()
+    drawing = cost_of(tmp_path)
+    means = drawing.table[(drawing.table["kind"] == "mean") & (drawing.table["panel"] == "tokens")]
+    assert set(zip(means["series"], means["arm"], strict=True)) == {
+        ("real, tiny_math", "SparseGPT 50\N{NO-BREAK SPACE}% on own traces"),
+        ("tiny_reasoner, tiny_math", "SparseGPT 50\N{NO-BREAK SPACE}% on own traces"),
+    }
+    assert "tiny_reasoner and its problems are synthetic" in drawing.caption and "This model" not in drawing.caption
+    assert [note for note in drawing.notes if note.startswith("real, tiny_math: no divergence table")]
+
+
 def test_cost_leaves_out_what_cannot_be_read_and_says_so(tmp_path):
     write_cell(tmp_path, "mine", {"seed": "0"})
     broken = write_cell(tmp_path, "mine", {"seed": "0", "calibration": "general_text"}) / "samples.parquet"

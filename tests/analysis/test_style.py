@@ -11,6 +11,7 @@ from synthetic_studies import write_study
 
 from analysis import figures, load_divergence, load_runs, load_samples
 from analysis.arms import Data
+from analysis.comparable import ORDER
 from analysis.style import (
     COLOURS,
     SMALL,
@@ -28,12 +29,15 @@ from analysis.style import (
 GROUPS = {
     "sources": (
         "self_generated",
+        "traces",
         "reference_solutions",
         "prompts_only",
         "general_text",
         "off_policy",
+        "c4_chat",
         "c4",
         "wikitext",
+        "text",
     ),
     "difficulty": ("all", "easy", "medium", "hard"),
     "length": ("all", "short", "moderate", "long"),
@@ -60,6 +64,12 @@ def drawn(tmp_path_factory):
     data = Data(load_runs(runs), load_samples(runs), load_divergence(runs))
     paths = save(figures.draw("length_effect", data), folder / "out")
     return folder, {path.suffix: path.read_bytes() for path in paths}
+
+
+def test_every_source_has_a_colour_and_a_place_of_its_own():
+    sources = [path.stem for path in (Path(__file__).parents[2] / "conf" / "calibration").glob("*.yaml")]
+    assert len(sources) > 5 and set(sources) <= COLOURS.keys() and set(sources) <= set(ORDER["calibration"])
+    assert len({colour(name) for name in sources}) == len({label(name) for name in sources}) == len(sources)
 
 
 def test_another_process_on_another_day_writes_the_same_bytes(drawn, tmp_path):
