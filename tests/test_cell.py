@@ -9,6 +9,7 @@ from command_line import config_of
 
 from ssgr.bundled.problems import draw_problems
 from ssgr.cell import describe
+from ssgr.errors import UserError
 from ssgr.models.files import BUNDLED_MODEL
 
 
@@ -82,6 +83,11 @@ def test_every_value_that_can_change_a_result_changes_the_hash():
         ("sparsity=s40",),
         ("sparsity=n2m4",),
         ("sparsity=n4m8",),
+        ("allocation=owl",),
+        ("allocation=owl", "allocation.outlier_multiple=3"),
+        ("allocation=owl", "allocation.spread=0.05"),
+        ("allocation=alphapruning",),
+        ("allocation=alphapruning", "allocation.relative_spread=0.2"),
         ("calibration=general_text",),
         ("calibration=prompts_only",),
         ("calibration.tokens=1000",),
@@ -116,6 +122,9 @@ def test_the_dense_cell_is_one_however_it_is_asked_for():
         ("sparsity.value=0.0", "pruner=wanda"),
         ("pruner=none", "sparsity=n2m4"),
         ("pruner=none", "calibration=general_text", "seed=7", "rollouts=study"),
+        ("pruner=none", "allocation=owl"),
+        ("sparsity=dense", "allocation=alphapruning"),
+        ("pruner=none", "allocation=owl", "sparsity=n2m4"),
     ):
         assert name(*overrides) == dense
     assert name("pruner=none", "evaluation.seed=1") != dense
@@ -130,6 +139,38 @@ def test_magnitude_forgets_what_it_does_not_read():
     assert name("pruner=magnitude", "sparsity=s40") != plain
     measured = name("pruner=magnitude", "pruner.measure_error=true")
     assert measured != name("pruner=magnitude", "pruner.measure_error=true", "seed=1")
+
+
+@pytest.mark.parametrize(("allocation", "reads"), [("uniform", False), ("alphapruning", False), ("owl", True)])
+def test_magnitude_keeps_what_its_allocation_reads(allocation, reads):
+    asked = ("pruner=magnitude", f"allocation={allocation}")
+    plain = name(*asked)
+    assert ("self_generated" in plain, "seed0" in plain) == (reads, reads)
+    assert ("alphapruning-s50" in plain, "owl-s50" in plain) == (allocation == "alphapruning", allocation == "owl")
+    for change in (
+        "calibration=general_text",
+        "seed=5",
+        "rollouts.k=4",
+        "problems.instruction=Think.",
+        "difficulty=easy",
+        "length=short",
+        "selection.correctness=any",
+    ):
+        changes = reads or change.startswith("problems")  # the evaluation's prompts have the instruction too
+        assert (name(*asked, change) != plain) == changes, change
+    assert name(*asked, "pruner.propagation=dense") == plain, "it is the dense model that is read"
+    assert name(*asked, "pruner.measure_error=true", "pruner.propagation=dense") != plain
+    assert describe(config_of(*asked)).reads_calibration == reads
+
+
+@pytest.mark.parametrize("allocation", ["owl", "alphapruning"])
+def test_patterns_take_no_allocation_but_uniform(allocation):
+    with pytest.raises(UserError, match=f"^allocation={allocation} with sparsity=2:4: .*allocation=uniform") as raised:
+        describe(config_of(f"allocation={allocation}", "sparsity=n2m4"))
+    assert "\n" not in str(raised.value)
+    with pytest.raises(UserError, match=r"allocation\.\w+=9"):
+        option = {"owl": "spread", "alphapruning": "relative_spread"}[allocation]
+        describe(config_of(f"allocation={allocation}", f"allocation.{option}=9"))
 
 
 def test_sources_enter_only_with_what_they_read():

@@ -120,7 +120,7 @@ def test_every_option_is_read_somewhere():
 
 
 def test_options_that_not_every_pruner_has_are_read_by_name():
-    source = (Path(ssgr.__file__).parent / "pruning" / "loop.py").read_text()
+    source = (Path(ssgr.__file__).parent / "pruning" / "orders.py").read_text()
     assert 'getattr(pruner, "measure_error", False)' in source
 
 

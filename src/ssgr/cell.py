@@ -49,13 +49,14 @@ class Cell:
     @cached_property
     def name(self) -> str:
         config = self.config
+        allocation = [] if config.allocation.is_uniform else [config.allocation.name]
         if self.is_dense:
             parts = [config.model.name, "dense", config.evaluation.name]
         elif not self.reads_calibration:
-            parts = [config.model.name, config.pruner.name, sparsity_label(config)]
+            parts = [config.model.name, config.pruner.name, *allocation, sparsity_label(config)]
         else:
             parts = [config.model.name, config.calibration.name, *bin_labels(config), *choice_labels(config)]
-            parts += [config.pruner.name, sparsity_label(config), f"seed{config.seed}"]
+            parts += [config.pruner.name, *allocation, sparsity_label(config), f"seed{config.seed}"]
         return "-".join([*parts, self.hash])
 
     @property
@@ -68,7 +69,7 @@ class Cell:
 
     @property
     def reads_calibration(self) -> bool:
-        return not self.is_dense and self.config.pruner.reads_calibration
+        return reads_calibration(self.config)
 
     @property
     def reads_rollouts(self) -> bool:
@@ -127,9 +128,19 @@ def is_dense(config: Config) -> bool:
     return config.pruner.name == "none" or (config.sparsity.n is None and config.sparsity.value == 0)
 
 
+def reads_calibration(config: Config) -> bool:
+    return not is_dense(config) and (config.pruner.reads_calibration or config.allocation.reads_calibration)
+
+
 def check(config: Config) -> None:
     config.sparsity.check()
     config.pruner.check()
+    config.allocation.check()
+    if config.sparsity.n is not None and not config.allocation.is_uniform and not is_dense(config):
+        raise UserError(
+            f"allocation={config.allocation.name} with sparsity={config.sparsity.n}:{config.sparsity.m}: n:m masks the "
+            f"same share of every matrix, so only allocation=uniform goes with it"
+        )
     config.engine.check()
     check_numbers(config)
     study_folder(config.runs_dir, config.study)
@@ -138,7 +149,7 @@ def check(config: Config) -> None:
     check_writable("cache_dir", cache_root(config.cache_dir))
     check_model_folder(config.model)
     check_evaluations(config.evaluations)
-    if is_dense(config) or not config.pruner.reads_calibration:
+    if not reads_calibration(config):
         return
     check_source(config.calibration, config.difficulty, config.length)
     reads = SOURCES.get(config.calibration.name).reads
@@ -221,10 +232,13 @@ def identity(config: Config) -> dict[str, Any]:
     if config.sparsity.n is not None:
         found["sparsity"]["value"] = None
     found["allocation"] = asdict(config.allocation)
-    if not config.pruner.reads_calibration:
-        # What else it has only steers what is measured on calibration data.
-        return found | {"pruner": config.pruner.name}
-    found |= {"pruner": without(asdict(config.pruner), "one_pass"), "seed": config.seed}
+    if config.pruner.reads_calibration:
+        found["pruner"] = without(asdict(config.pruner), "one_pass")
+    else:
+        found["pruner"] = config.pruner.name  # what else it has only steers what is measured on calibration data
+    if not reads_calibration(config):
+        return found
+    found["seed"] = config.seed
     source = SOURCES.get(config.calibration.name)
     # The files count, not where they lie: a local file stands for the hub's data set, which its contents name.
     calibration = without(asdict(config.calibration), "path", "data_files", "dataset")

@@ -38,7 +38,7 @@ def choice_labels(config: Config) -> list[str]:
         f"balanced_{'_'.join(selection.balance)}": not (selects and selection.balance),
         "split": not (selects and config.rollouts.split),
         f"{calibration.token_weights}_weights": calibration.token_weights == TokenWeights.all,
-        f"{propagation}_propagation": propagation == Propagation.pruned,
+        f"{propagation}_propagation": propagation == Propagation.pruned or not config.pruner.reads_calibration,
         f"{sinks}_sinks": sinks == Sinks.keep,
     }
     return [label for label, as_usual in usual.items() if not as_usual]

@@ -279,10 +279,6 @@ def test_no_tokens_is_one_line(pruner_config, uniform):
             )
 
 
-def test_the_registry_lists_its_files():
-    assert PRUNERS.names() == ["magnitude", "none", "sparsegpt", "wanda"]
-
-
 @pytest.mark.parametrize(
     ("sparsity", "line"),
     [(Sparsity(0.3), "masked 512 weights and was asked for"), (Sparsity(0.5, 2, 4), "keep 2 of every 4 inputs")],

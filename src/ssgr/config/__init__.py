@@ -40,7 +40,9 @@ from ssgr.config.evaluation import (
 from ssgr.config.model import Fallback, ModelConfig
 from ssgr.config.pruning import (
     AllocationConfig,
+    AlphaPruningConfig,
     MagnitudeConfig,
+    OwlConfig,
     Propagation,
     PrunerConfig,
     Sinks,
@@ -53,6 +55,7 @@ from ssgr.config.pruning import (
 __all__ = [
     "SCHEMAS",
     "AllocationConfig",
+    "AlphaPruningConfig",
     "Balance",
     "CalibrationConfig",
     "Config",
@@ -69,6 +72,7 @@ __all__ = [
     "MagnitudeConfig",
     "ModelConfig",
     "OffPolicyConfig",
+    "OwlConfig",
     "PerplexityConfig",
     "Pick",
     "ProblemsConfig",
@@ -158,6 +162,8 @@ SCHEMAS = {
     "pruner/wanda": WandaConfig,
     "pruner/sparsegpt": SparseGPTConfig,
     "allocation": AllocationConfig,
+    "allocation/owl": OwlConfig,
+    "allocation/alphapruning": AlphaPruningConfig,
     "sparsity": SparsityConfig,
     "engine": EngineConfig,
     "pruner/ria": RIAConfig,

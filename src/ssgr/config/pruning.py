@@ -103,7 +103,45 @@ class SparseGPTConfig(StatisticsConfig):
 
 @dataclass
 class AllocationConfig:
+    """Options that every allocation has. `reads_calibration` tells whether it looks at the calibration set."""
+
     name: str
+
+    @property
+    def reads_calibration(self) -> bool:
+        return False
+
+    @property
+    def is_uniform(self) -> bool:
+        return self.name == "uniform"
+
+    def check(self) -> None:
+        """UserError for values that make no sense."""
+
+
+@dataclass
+class OwlConfig(AllocationConfig):
+    outlier_multiple: float  # an entry is an outlier above so many means of its block
+    spread: float  # half the distance between the least and the most sparse block
+
+    @property
+    def reads_calibration(self) -> bool:
+        return True
+
+    def check(self) -> None:
+        if not 0 < self.outlier_multiple < float("inf"):
+            raise UserError(f"allocation.outlier_multiple={self.outlier_multiple}: must be above 0")
+        if not 0 <= self.spread <= 0.5:
+            raise UserError(f"allocation.spread={self.spread}: must be at least 0 and at most 0.5")
+
+
+@dataclass
+class AlphaPruningConfig(AllocationConfig):
+    relative_spread: float  # the sparsest block and the least sparse one are as 1 + this to 1 - this
+
+    def check(self) -> None:
+        if not 0 <= self.relative_spread < 1:
+            raise UserError(f"allocation.relative_spread={self.relative_spread}: must be at least 0 and below 1")
 
 
 @dataclass

@@ -1,9 +1,7 @@
 """The block loop: collect a block's statistics, prune its linears, run it again, next block."""
 
-import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -11,65 +9,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from ssgr.config import AllocationConfig, Propagation, PrunerConfig, Sinks
+from ssgr.config import AllocationConfig, Propagation, PrunerConfig
 from ssgr.errors import CellError
 from ssgr.models.blocks import decoder_blocks, model_linears
 from ssgr.models.load import LoadedModel
 from ssgr.progress import track
 from ssgr.pruning.activations import Calibration, Collected
-from ssgr.pruning.allocation import ALLOCATIONS
-from ssgr.pruning.base import PRUNERS, Pruner
-from ssgr.pruning.sparsity import Quota, Sparsity, matrix_quotas
+from ssgr.pruning.orders import Order, PruneReport, Request, allocate, linears_of, make_orders
+from ssgr.pruning.sparsity import Quota, Sparsity
 from ssgr.pruning.statistics import InputStatistics
-
-
-@dataclass(frozen=True)
-class Request:
-    """What one answer is to be."""
-
-    pruner: PrunerConfig
-    allocation: AllocationConfig
-    sparsity: Sparsity
-
-
-@dataclass
-class PruneReport:
-    """What was done to each linear. Shares are of the prunable weights; the mask is counted, not zeros."""
-
-    target: float
-    achieved: float
-    pattern: str
-    seconds: float  # of an answer among several: see `prune_for`
-    rows: list[dict[str, Any]]
-    blocks: list[dict[str, Any]]  # what `on_block` got, block after block
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
-
-
-class Order:
-    """A request on its way through the blocks. `needs` is what must be known of the inputs, as Pruner.needs."""
-
-    def __init__(self, request: Request, method: Pruner, linears: dict[str, nn.Linear]):
-        self.method = method
-        self.sparsity = request.sparsity if method.prunes else Sparsity(0.0)
-        targets = ALLOCATIONS.get(request.allocation.name)(request.allocation, self.sparsity, linears)
-        shapes = {name: tuple(linear.weight.shape) for name, linear in linears.items()}
-        self.quotas = matrix_quotas(targets, shapes, self.sparsity)
-        pruner = request.pruner
-        self.measure = getattr(pruner, "measure_error", False)
-        self.sinks = getattr(pruner, "sinks", Sinks.keep)
-        self.propagation = getattr(pruner, "propagation", Propagation.pruned)
-        self.needs = "gram" if self.measure else method.needs
-        if not any(quota.count for quota in self.quotas.values()):
-            self.needs = "nothing"
-        self.rows: list[dict[str, Any]] = []  # of the report
-        self.blocks: list[dict[str, Any]] = []
-
-    def report(self, seconds: float) -> PruneReport:
-        sizes = [math.prod(row["shape"]) for row in self.rows]
-        achieved = sum(row["achieved"] * size for row, size in zip(self.rows, sizes, strict=True)) / sum(sizes)
-        return PruneReport(self.sparsity.value, achieved, self.sparsity.pattern, seconds, self.rows, self.blocks)
 
 
 def prune_model(
@@ -85,8 +33,8 @@ def prune_model(
     """Prunes the model in place, in its own dtype; masked entries are exactly +0.0.
 
     `sequences` are token ids, int [tokens] each, and `weights` their weights, fp32 [tokens] each (None: all 1); both
-    may be None where the pruner reads no calibration data. `on_block` gets the report's row of every block at once.
-    Batches hold up to `batch_tokens` tokens with their padding.
+    may be None where neither pruner nor allocation reads calibration data. `on_block` gets the report's row of every
+    block at once. Batches hold up to `batch_tokens` tokens with their padding.
 
     Raises UserError for a pattern that does not fit a linear and CellError naming the linear for NaN or infinite
     weights, both before anything is changed; CellError naming the linear for NaN or infinite inputs or answers.
@@ -118,34 +66,34 @@ def prune_for(
     `on_block` gets the first request's rows.
 
     An answer's seconds, in all and per block, are those of its own solving, in which a factor that several answers use
-    counts for the first of them, and an equal share of all that they have in common.
+    counts for the first of them, and an equal share of all that they have in common; those that are not allocated
+    uniformly share the scoring of the blocks.
     """
     started = time.perf_counter()
     linears = model_linears(loaded.model)
-    orders: list[Order] = []
-    for request in requests:
-        # equal options, one pruner: what it keeps of an input serves all sparsities
-        method = next((order.method for order in orders if order.method.config == request.pruner), None)
-        orders.append(Order(request, method or PRUNERS.get(request.pruner.name)(request.pruner), linears))
+    orders = make_orders(requests, linears)
     if len(requests) > 1 and {(order.propagation, order.sinks) for order in orders} != {
         (Propagation.dense, orders[0].sinks)
     }:
         raise ValueError("requests that share a pass need dense propagation and the same sinks")
     check_weights(linears)
-    needs = {order.needs: None for order in orders if order.needs != "nothing"}
-    calibration = None
-    if needs:
-        calibration = Calibration(
+
+    def calibration(needs: Iterable[str], propagation: Propagation) -> Calibration:
+        return Calibration(
             loaded.model,
             sequences or [],
             weights or [np.ones(len(sequence), dtype=np.float32) for sequence in sequences or []],
             needs=needs,
             sinks=orders[0].sinks,
-            propagation=orders[0].propagation,
+            propagation=propagation,
             batch_tokens=batch_tokens,
         )
-    prune_blocks(loaded.model, linears, orders, calibration, take, on_block)
-    own = [sum(row["seconds"] for row in order.rows) for order in orders]
+
+    allocate(loaded.model, linears, orders, lambda: calibration(["diagonal"], Propagation.dense))
+    needs = {order.needs: None for order in orders if order.needs != "nothing"}
+    calibrated = calibration(needs, orders[0].propagation) if needs else None
+    prune_blocks(loaded.model, linears, orders, calibrated, take, on_block)
+    own = [order.allocating + sum(row["seconds"] for row in order.rows) for order in orders]
     common = (time.perf_counter() - started - sum(own)) / len(orders)
     return [order.report(common + seconds) for order, seconds in zip(orders, own, strict=True)]
 
@@ -164,8 +112,7 @@ def prune_blocks(
         for index, block in enumerate(blocks):
             started = time.perf_counter()
             last = index == len(blocks) - 1
-            inside = set(block.modules())
-            own = {name: linear for name, linear in linears.items() if linear in inside}
+            own = linears_of(block, linears)
             collected = calibration.collect(index, block, own, last) if calibration else {}
             done = prune_block(own, orders, collected, take)
             collected.clear()
@@ -236,6 +183,7 @@ def prune_group(
         size = weight.numel()
         row = {"name": name, "shape": list(weight.shape), "target": quotas[name].count / size}
         row |= {"achieved": masked.get(name, 0) / size, "damping": None, "damping_over_median_diagonal": None}
+        row |= order.scores.get(name, {})
         rows[name] = row | (pruned[name].info if name in pruned else {}) | sinks
         if order.measure and statistics:
             rows[name] |= statistics.relative_errors(weight, rounded[name].float() if name in rounded else weight)

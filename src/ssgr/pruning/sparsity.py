@@ -44,12 +44,14 @@ def matrix_quotas(
 ) -> dict[str, Quota]:
     """The quota of each matrix, from the share each should lose and its shape (out, in).
 
-    Counts are floor or ceil of share x weights, by largest remainder, so that the model's total is exact too. Raises
-    UserError naming a matrix whose inputs are not a multiple of m.
+    Counts are floor or ceil of share x weights, by largest remainder, and add up to the rounded share that `sparsity`
+    asks for, which the targets must average to. Under n:m the targets do not count. Raises UserError naming a matrix
+    whose inputs are not a multiple of m.
     """
     if sparsity.n is None:
         exact = {name: targets[name] * out * columns for name, (out, columns) in shapes.items()}
-        counts = largest_remainder(list(exact.values()))
+        total = round(sum(sparsity.value * out * columns for out, columns in shapes.values()))
+        counts = largest_remainder(list(exact.values()), total)
         return {name: Quota(count) for name, count in zip(exact, counts, strict=True)}
     for name, (_, columns) in shapes.items():
         if columns % sparsity.m:
@@ -61,10 +63,10 @@ def matrix_quotas(
     }
 
 
-def largest_remainder(shares: list[float]) -> list[int]:
-    """Whole numbers, each the floor or ceil of its share, whose sum is the rounded sum of the shares."""
+def largest_remainder(shares: list[float], total: int) -> list[int]:
+    """Whole numbers, each the floor or ceil of its share, whose sum is `total`, to which the shares' sum rounds."""
     floors = [int(share + 1e-9) for share in shares]  # 0.55 * 100 is a little more or less than 55
-    missing = round(sum(shares)) - sum(floors)
+    missing = total - sum(floors)
     order = sorted(range(len(shares)), key=lambda index: floors[index] - shares[index])
     for index in order[: max(missing, 0)]:
         floors[index] += 1

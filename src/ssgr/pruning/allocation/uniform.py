@@ -1,12 +1,11 @@
 """The same sparsity everywhere."""
 
-from torch import nn
-
-from ssgr.config import AllocationConfig
-from ssgr.pruning.allocation import ALLOCATIONS
-from ssgr.pruning.sparsity import Sparsity
+from ssgr.pruning.allocation import ALLOCATIONS, Allocation
 
 
 @ALLOCATIONS.register("uniform")
-def uniform(config: AllocationConfig, sparsity: Sparsity, linears: dict[str, nn.Linear]) -> dict[str, float]:
-    return dict.fromkeys(linears, sparsity.value)
+class Uniform(Allocation):
+    """Needs no scores."""
+
+    def sparsities(self, scores: list[float], sizes: list[int], caps: list[float], value: float) -> list[float]:
+        return [value] * len(sizes)

@@ -1,0 +1,134 @@
+"""What pruning is asked for: a request, its way through the blocks, how much each matrix is to lose, the report."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ssgr.config import AllocationConfig, Propagation, PrunerConfig, Sinks
+from ssgr.errors import UserError
+from ssgr.models.blocks import decoder_blocks
+from ssgr.progress import track
+from ssgr.pruning.activations import Calibration
+from ssgr.pruning.allocation import ALLOCATIONS, Allocation
+from ssgr.pruning.base import PRUNERS, Pruner
+from ssgr.pruning.sparsity import Sparsity, matrix_quotas
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one answer is to be."""
+
+    pruner: PrunerConfig
+    allocation: AllocationConfig
+    sparsity: Sparsity
+
+
+@dataclass
+class PruneReport:
+    """What was done to each linear. Shares are of the prunable weights; the mask is counted, not zeros."""
+
+    target: float
+    achieved: float
+    pattern: str
+    seconds: float  # of an answer among several: see `prune_for`
+    rows: list[dict[str, Any]]
+    blocks: list[dict[str, Any]]  # what `on_block` got, block after block
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+class Order:
+    """A request on its way through the blocks. `needs` is what must be known of the inputs, as Pruner.needs."""
+
+    def __init__(self, request: Request, method: Pruner, allocation: Allocation, linears: dict[str, nn.Linear]):
+        self.method, self.allocation = method, allocation
+        self.sparsity = request.sparsity if method.prunes else Sparsity(0.0)
+        self.shapes = {name: tuple(linear.weight.shape) for name, linear in linears.items()}
+        # uniform, until `allocate` has the blocks' scores
+        self.quotas = matrix_quotas(dict.fromkeys(linears, self.sparsity.value), self.shapes, self.sparsity)
+        if allocation.score_name and self.sparsity.n is not None:
+            pattern, name = self.sparsity.pattern, allocation.config.name
+            raise UserError(f"allocation={name}: {pattern} masks the same share of every matrix (allocation=uniform)")
+        pruner = request.pruner
+        self.measure = getattr(pruner, "measure_error", False)
+        self.sinks = getattr(pruner, "sinks", Sinks.keep)
+        self.propagation = getattr(pruner, "propagation", Propagation.pruned)
+        self.needs = "gram" if self.measure else method.needs
+        if not any(quota.count for quota in self.quotas.values()):
+            self.needs = "nothing"
+        self.wants_scores = bool(allocation.score_name) and any(quota.count for quota in self.quotas.values())
+        self.scores: dict[str, dict[str, float]] = {}  # of each linear's block, as the report has them
+        self.allocating = 0.0  # seconds
+        self.rows: list[dict[str, Any]] = []  # of the report
+        self.blocks: list[dict[str, Any]] = []
+
+    def set_quotas(self, blocks: list[dict[str, nn.Linear]], scores: list[float]) -> None:
+        """From the scores of all blocks; each linear gets the sparsity of its block, and keeps at least one weight."""
+        sizes = [[math.prod(self.shapes[name]) for name in block] for block in blocks]
+        value = self.sparsity.value
+        caps = [max(1 - 1 / min(inside), value) for inside in sizes]
+        sparsities = self.allocation.sparsities(scores, [sum(inside) for inside in sizes], caps, value)
+        targets = {name: share for block, share in zip(blocks, sparsities, strict=True) for name in block}
+        self.quotas = matrix_quotas(targets, self.shapes, self.sparsity)
+        score_name = self.allocation.score_name
+        self.scores = {name: {score_name: of} for block, of in zip(blocks, scores, strict=True) for name in block}
+
+    def report(self, seconds: float) -> PruneReport:
+        sizes = [math.prod(row["shape"]) for row in self.rows]
+        achieved = sum(row["achieved"] * size for row, size in zip(self.rows, sizes, strict=True)) / sum(sizes)
+        return PruneReport(self.sparsity.value, achieved, self.sparsity.pattern, seconds, self.rows, self.blocks)
+
+
+def make_orders(requests: list[Request], linears: dict[str, nn.Linear]) -> list[Order]:
+    """Equal options, one pruner and one allocation: what it knows of an input or a block serves all sparsities."""
+    orders: list[Order] = []
+    for request in requests:
+        method = next((order.method for order in orders if order.method.config == request.pruner), None)
+        method = method or PRUNERS.get(request.pruner.name)(request.pruner)
+        allocation = next((o.allocation for o in orders if o.allocation.config == request.allocation), None)
+        allocation = allocation or ALLOCATIONS.get(request.allocation.name)(request.allocation)
+        orders.append(Order(request, method, allocation, linears))
+    return orders
+
+
+def allocate(
+    model: nn.Module,
+    linears: dict[str, nn.Linear],
+    orders: list[Order],
+    dense: Callable[[], Calibration],
+) -> None:
+    """Gives the orders that are not uniform their quotas, all from one walk over the dense blocks.
+
+    `dense` makes the calibration for that walk; it is not called where no allocation reads inputs.
+    """
+    started = time.perf_counter()
+    asking = [order for order in orders if order.wants_scores]
+    if not asking:
+        return
+    scores: dict[Allocation, list[float]] = {order.allocation: [] for order in asking}
+    calibration = dense() if any(allocation.needs == "diagonal" for allocation in scores) else None
+    blocks = decoder_blocks(model)
+    own = [linears_of(block, linears) for block in blocks]
+    with track("allocating", len(blocks)) as bar:
+        for index, (block, inside) in enumerate(zip(blocks, own, strict=True)):
+            last = index == len(blocks) - 1
+            collected = calibration.collect(index, block, inside, last) if calibration else {}
+            diagonals = {name: known["diagonal"].diagonal() for name, known in collected.items()}
+            weights = {name: linear.weight.data for name, linear in inside.items()}
+            for allocation, found in scores.items():
+                found.append(allocation.score(weights, diagonals))
+            bar.advance()
+    for order in asking:
+        order.set_quotas(own, scores[order.allocation])
+    for order in asking:
+        order.allocating = (time.perf_counter() - started) / len(asking)
+
+
+def linears_of(block: nn.Module, linears: dict[str, nn.Linear]) -> dict[str, nn.Linear]:
+    inside = set(block.modules())
+    return {name: linear for name, linear in linears.items() if linear in inside}
