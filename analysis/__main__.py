@@ -1,6 +1,7 @@
 """The analysis from the command line.
 
 python -m analysis                                  every finished cell as one Markdown table
+python -m analysis --against calibration=c4         arms instead of cells, with paired differences from one of them
 python -m analysis length_effect                    one figure; `all` draws whatever the runs allow
 python -m analysis keep --study NAME --out DIR      what is needed of finished cells, small enough to publish
 """
@@ -44,6 +45,7 @@ def parser() -> Parser:
     found.add_argument("--runs", action="append", help="a runs directory, or entity/project of W&B; may be repeated")
     found.add_argument("--study", action="append", help="read this study instead of the one of the figure's name")
     found.add_argument("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only these cells")
+    found.add_argument("--against", metavar="KEY=VALUE", help="table: every arm, and what it differs by from this one")
     found.add_argument("--out", type=Path, default=Path("figures"), help="where files are written (default: figures)")
     found.add_argument("--width", choices=("one", "two"), default="one", help="columns (default: one, 3.3 inches)")
     found.add_argument("--refresh", action="store_true", help="fetch anew what is cached of W&B")
@@ -56,6 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = parser().parse_args(arguments)
         options.runs = options.runs or ["runs"]
+        if options.against is not None and options.name != "table":
+            raise UserError(f"--against is an option of the table, not of {options.name}")
         if options.name == "table":
             return print_table(options)
         if options.name == "keep":
@@ -72,7 +76,18 @@ def main(arguments: list[str] | None = None) -> int:
 def print_table(options: argparse.Namespace) -> int:
     runs = load(options)
     report(runs, options)
-    print(markdown(runs))
+    if options.against is None:
+        print(markdown(runs))
+        return 0
+    from analysis import against
+
+    key, equals, value = options.against.partition("=")
+    if not equals:
+        raise UserError(f"--against {options.against}: must be KEY=VALUE")
+    table, left_out = against.markdown(data_of(runs, options), key, value)
+    for line in left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    print(table)
     return 0
 
 

@@ -43,12 +43,20 @@ class Priced:
     @property
     def name(self) -> str:
         """SparseGPT 50 % on own traces (hard, 16,384 tokens); what all arms share is left out."""
-        run = self.run
-        pruned = f"{label(run['pruner'])} {sparsity_label(run['sparsity'], run['pattern'])}"
-        if pd.isna(run["calibration"]):
-            return pruned + self.mark
-        parts = unusual(run) + [f"{run['tokens']:,.0f} tokens"] * self.tells_tokens
-        return f"{pruned} on {label(run['calibration'])}" + (f" ({', '.join(parts)})" if parts else "") + self.mark
+        return self.pruned + (f" on {self.source}" if pd.notna(self.run["calibration"]) else self.mark)
+
+    @property
+    def pruned(self) -> str:
+        """SparseGPT 50 %"""
+        return f"{label(self.run['pruner'])} {sparsity_label(self.run['sparsity'], self.run['pattern'])}"
+
+    @property
+    def source(self) -> str:
+        """own traces (hard, 16,384 tokens)"""
+        if pd.isna(self.run["calibration"]):
+            return label(None) + self.mark
+        parts = unusual(self.run) + [f"{self.run['tokens']:,.0f} tokens"] * self.tells_tokens
+        return label(self.run["calibration"]) + (f" ({', '.join(parts)})" if parts else "") + self.mark
 
     def seconds(self) -> np.ndarray:
         """[seeds], per 1,000 answers."""

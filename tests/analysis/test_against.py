@@ -1,0 +1,155 @@
+"""The table of arms beside one of them, against the same numbers from the stored files, by numpy and pandas alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_studies import Problems, write_cell
+
+from analysis.__main__ import main
+
+SOURCES = {"self_generated": "own traces", "prompts_only": "prompts only", "general_text": "general text"}
+
+
+def study(folder: Path, seeds=("0",), sparsities=("s40", "s50")) -> dict[tuple, list[Path]]:
+    """Cells by sparsity and source; the rows of their samples are in an order of their own in every cell."""
+    about, cells, rng = Problems(200), {}, np.random.default_rng(3)
+    for sparsity in sparsities:
+        for source in SOURCES:
+            for seed in seeds:
+                cell = write_cell(
+                    folder, "mine", {"calibration": source, "sparsity": sparsity, "seed": seed, "limit": "200"}, about
+                )
+                samples = pd.read_parquet(cell / "samples.parquet")
+                samples.iloc[rng.permutation(len(samples))].to_parquet(cell / "samples.parquet", index=False)
+                cells.setdefault((sparsity, source), []).append(cell)
+    return cells
+
+
+def table(capsys, *arguments) -> tuple[list[dict[str, str]], str]:
+    """The rows by their heads, and the legend."""
+    assert main([str(argument) for argument in arguments]) == 0
+    out = capsys.readouterr().out
+    lines = [line.removeprefix("|").removesuffix("|") for line in out.splitlines() if line.startswith("|")]
+    heads, _, *rows = [[part.strip() for part in line.split("|")] for line in lines]
+    assert all(len(row) == len(heads) for row in rows)
+    return [dict(zip(heads, row, strict=True)) for row in rows], out.splitlines()[-1]
+
+
+def rates(cells: list[Path]) -> pd.DataFrame:
+    """[seeds, problems] of accuracy, by problem."""
+    found = [pd.read_parquet(cell / "samples.parquet") for cell in cells]
+    return pd.DataFrame([samples.groupby("problem_id")["correct"].mean() for samples in found])
+
+
+def numbers(text: str) -> list[float]:
+    return [float(part) for part in text.replace("−", "-").translate(str.maketrans("[],±()%", " " * 7)).split()]
+
+
+def test_one_seed_is_what_numpy_makes_of_the_files(capsys, tmp_path):
+    cells = study(tmp_path)
+    rows, legend = table(capsys, "--runs", tmp_path, "--against", "calibration=general_text")
+    assert [row["calibrated on"] for row in rows] == ["", *SOURCES.values(), *SOURCES.values()]
+    dense = f"{Problems(200).pass_rate.mean():.3f} ± "
+    assert rows[0]["pruned"] == "dense" and rows[0]["tiny_math (200 × 1)"].startswith(dense)
+    assert rows[0]["tiny_math (200 × 1)"].endswith("(200 × 8)")
+    rng = np.random.default_rng(11)
+    for row, ((sparsity, source), [cell]) in zip(rows[1:], cells.items(), strict=True):
+        assert (
+            row["pruned"] == f"SparseGPT {sparsity[1:]}\N{NO-BREAK SPACE}%" and row["calibrated on"] == SOURCES[source]
+        )
+        mine = rates([cell]).iloc[0]
+        error = mine.std(ddof=1) / np.sqrt(len(mine))
+        assert row["tiny_math (200 × 1)"] == f"{mine.mean():.3f} ± {error:.3f}"
+        kl = pd.read_parquet(cell / "divergence.parquet")["kl"]
+        assert row["KL/token"] == f"{kl.mean():.4f} ± {kl.std(ddof=1) / np.sqrt(len(kl)):.4f}"
+        samples = pd.read_parquet(cell / "samples.parquet")
+        cut = (samples["finish_reason"] == "length").mean()
+        assert row["tokens (cut)"] == f"{samples['tokens'].mean():,.0f} ({cut:.1%})"
+        assert row["pruning s"] == "1.9" and row["generating s"] == f"{samples['tokens'].sum() / 5000:.0f}"
+        if source == "general_text":
+            assert row["− general text [95 %]"] == ""
+            continue
+        gaps = (mine - rates(cells[sparsity, "general_text"]).iloc[0]).to_numpy()  # aligned by problem
+        value, low, high = numbers(row["− general text [95 %]"])
+        assert value == pytest.approx(gaps.mean(), abs=6e-4)
+        drawn = gaps[rng.integers(0, len(gaps), (9999, len(gaps)))].mean(1)
+        assert [low, high] == pytest.approx(np.percentile(drawn, [2.5, 97.5]).tolist(), abs=0.006)
+    assert "one seed" in legend and "paired by problem" in legend and "variance components" not in legend
+
+
+def test_several_seeds_are_one_row_and_the_legend_says_so(capsys, tmp_path):
+    cells = study(tmp_path, seeds=("0", "1", "2"), sparsities=("s50",))
+    rows, legend = table(capsys, "--runs", tmp_path, "--against", "calibration=self_generated")
+    assert len(rows) == 1 + len(SOURCES) and "one seed" not in legend and "variance components" in legend
+    own = rates(cells["s50", "self_generated"])
+    for row, source in zip(rows[1:], SOURCES, strict=True):
+        mine = rates(cells["s50", source])
+        assert numbers(row["tiny_math (200 × 1)"])[0] == pytest.approx(mine.to_numpy().mean(), abs=6e-4)
+        if source != "self_generated":
+            value, low, high = numbers(row["− own traces [95 %]"])
+            gap = (mine.mean() - own.mean()).mean()
+            assert value == pytest.approx(gap, abs=6e-4) and low < value < high
+            between = np.sqrt((mine.mean(axis=1).var(ddof=1) + own.mean(axis=1).var(ddof=1)) / 3)
+            assert high - low > 2 * 1.96 * between * 0.5, "seeds are in it"
+
+
+def test_each_task_has_its_columns_and_seconds_add_up(capsys, tmp_path):
+    for (cell,) in study(tmp_path, sparsities=("s50",)).values():
+        result = json.loads((cell / "result.json").read_text())
+        for metrics in ("metrics", "dense_metrics"):
+            more = {
+                f"other/{name.split('/')[1]}": value for name, value in result[metrics].items() if "/kl" not in name
+            }
+            result[metrics] |= more | {f"{task}/seconds": 40.0 for task in ("tiny_math", "other")}
+        (cell / "result.json").write_text(json.dumps(result))
+        samples = pd.read_parquet(cell / "samples.parquet")
+        pd.concat([samples, samples.assign(task="other", correct=True)]).to_parquet(cell / "samples.parquet")
+    assert main(["--runs", str(tmp_path), "--against", "calibration=general_text"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "tiny_reasoner:"
+    heads = lines[2].strip("| ").split(" | ")
+    assert heads[2] == "tiny_math (200 × 1)" and heads[6] == "other (200 × 1)", "what has a divergence comes first"
+    assert heads.count("KL/token") == 1 and heads.count("− general text [95 %]") == 2
+    for line in lines[4:8]:
+        assert line.split("|")[-2].strip() == "80"
+    assert (
+        lines[5].split("|")[7].strip().startswith("1.000") and lines[5].split("|")[8].strip() == "0.000 [0.000, 0.000]"
+    )
+
+
+def test_an_arm_is_compared_with_what_is_like_it_in_all_else(capsys, tmp_path):
+    study(tmp_path, sparsities=("s50",))
+    rows, _ = table(capsys, "--runs", tmp_path, "--against", "sparsity=0.5")
+    assert {row["− 0.5 [95 %]"] for row in rows} == {""}
+    write_cell(tmp_path, "mine", {"pruner": "wanda", "limit": "200"}, Problems(200))
+    rows, _ = table(capsys, "--runs", tmp_path, "--against", "pruner=wanda")
+    assert [row["calibrated on"] for row in rows if row["− Wanda [95 %]"]] == ["own traces"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--against", "calibration"], "--against calibration: must be KEY=VALUE"),
+        (["--against", "nothing=1"], "the key must be one of pruner, pattern, calibration"),
+        (["--against", "calibration=c4"], "no arm has it; calibration is self_generated, prompts_only, general_text"),
+        (["--against", "sparsity=s50"], "no arm has it; sparsity is 0.4, 0.5"),
+        (["smoke", "--against", "calibration=c4"], "--against is an option of the table, not of smoke"),
+    ],
+)
+def test_what_the_user_can_set_right_is_one_line(capsys, tmp_path, arguments, said):
+    study(tmp_path)
+    assert main([*arguments, "--runs", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and said in err
+
+
+def test_several_arms_that_could_be_the_baseline_are_named(capsys, tmp_path):
+    study(tmp_path, sparsities=("s50",))
+    write_cell(tmp_path, "mine", {"length": "short", "limit": "200"}, Problems(200))
+    assert main(["--runs", str(tmp_path), "--against", "calibration=self_generated"]) == 2
+    err = capsys.readouterr().err
+    assert "several arms are like SparseGPT" in err and "choose with --where" in err
+    assert main(["--runs", str(tmp_path), "--against", "calibration=self_generated", "--where", "length=all"]) == 0
