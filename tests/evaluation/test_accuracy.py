@@ -218,14 +218,22 @@ def test_metrics_by_hand():
     ],
 )
 def test_a_majority_is_of_answers_that_mean_the_same(votes, right):
-    assert majority_is_correct(make_samples({"a": votes})) is right
+    assert majority_is_correct((*vote, "stop") for vote in votes) is right
 
 
 def test_a_cut_completion_has_no_vote():
     samples = make_samples({"a": [(False, "8"), (False, "8"), (True, "7")]})
-    assert not majority_is_correct(samples)
+    assert summarise(samples, "t")["t/maj_at_k"] == 0.0
     samples.loc[:1, "finish_reason"] = ["length", "repetition"]
-    assert majority_is_correct(samples)
+    assert summarise(samples, "t")["t/maj_at_k"] == 1.0
+
+
+def test_completions_need_not_stand_together_nor_be_as_many():
+    samples = make_samples({"a": [(False, "8"), (True, "7"), (True, "7")], "b": [(False, "1")], "c": [(True, "2")] * 2})
+    mixed = samples.iloc[[3, 0, 4, 1, 5, 2]]
+    assert summarise(mixed, "t") == pytest.approx(summarise(samples, "t"))
+    assert summarise(mixed, "t")["t/maj_at_k"] == pytest.approx(2 / 3)
+    assert summarise(mixed, "t")["t/repeats"] == 3
 
 
 @pytest.mark.parametrize(("k", "n", "correct"), [(1, 4, 1), (2, 5, 2), (3, 3, 1), (4, 6, 0), (2, 6, 5), (5, 3, 1)])

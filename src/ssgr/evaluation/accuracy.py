@@ -1,6 +1,6 @@
 """Accuracy of generated answers: avg@k with its standard error, and what must stand beside it."""
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from math import comb
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from ssgr.traces.store import StoreView, TraceStore
 if TYPE_CHECKING:
     from ssgr.models.load import LoadedModel
 
+Graded = tuple[bool, str | None, str]  # correct, answer, finish reason
 
 SAMPLES = {  # the columns of samples.parquet and their types; the last one holds lists of token ids
     "task": "str",
@@ -106,18 +107,24 @@ def no_samples() -> pd.DataFrame:
 
 def summarise(samples: pd.DataFrame, task: str, unanswered: Set[tuple[str, int]] = frozenset()) -> dict[str, float]:
     """The metrics of a samples table. The standard error is clustered: problems are drawn, not completions."""
-    problems = samples.groupby("problem_id", sort=False)
-    means = problems["correct"].mean()
-    repeats = int(problems.size().max())
+    means = samples.groupby("problem_id", sort=False)["correct"].mean()
+    # Lists from here on: pandas would take a millisecond for each of thousands of problems.
+    columns = (samples[name].tolist() for name in ("problem_id", "correct", "answer", "finish_reason"))
+    completions: dict[str, list[Graded]] = {}
+    for problem_id, *completion in zip(*columns, strict=True):
+        completions.setdefault(problem_id, []).append(tuple(completion))
+    problems = list(completions.values())
+    repeats = max(map(len, problems))
+    right = [sum(correct for correct, _, _ in made) for made in problems]
     values = {
         "accuracy": float(means.mean()),
         "accuracy_se": standard_error(means.to_numpy()),
         "mean_tokens": float(samples["tokens"].mean()),
         "truncated": float(cut(samples, unanswered).mean()),
-        "problems": len(means),
+        "problems": len(problems),
         "repeats": repeats,
-        "pass_at_k": float(np.mean([pass_at(repeats, len(rows), int(rows.sum())) for _, rows in problems["correct"]])),
-        "maj_at_k": float(np.mean([majority_is_correct(group) for _, group in problems])),
+        "pass_at_k": float(np.mean([pass_at(repeats, *n) for n in zip(map(len, problems), right, strict=True)])),
+        "maj_at_k": float(np.mean(list(map(majority_is_correct, problems)))),
     }
     return {f"{task}/{name}": value for name, value in values.items()}
 
@@ -160,19 +167,20 @@ def paired_difference(
     return mean, error, mean - reach, mean + reach
 
 
-def majority_is_correct(samples: pd.DataFrame) -> bool:
+def majority_is_correct(completions: Iterable[Graded]) -> bool:
     """Whether the answer that most completions gave is right; among equally frequent ones the first counts.
 
     Answers that mean the same are one. Those that are right all mean the gold answer; a completion that was cut, or
     gave no answer, has no vote.
     """
-    answered = samples["answer"].map(lambda answer: isinstance(answer, str))
-    votes = samples[answered & (samples["finish_reason"] == "stop")]
-    right = int(votes["correct"].sum())
+    votes = [
+        (correct, answer) for correct, answer, reason in completions if isinstance(answer, str) and reason == "stop"
+    ]
+    right = sum(correct for correct, _ in votes)
     if right == 0 or 2 * right > len(votes):
         return right > 0
     groups: list[tuple[str | None, int]] = []  # an answer (None: the right one) and its votes, in order of appearance
-    for answer, correct in zip(votes["answer"], votes["correct"], strict=True):
+    for correct, answer in votes:
         for place, (other, count) in enumerate(groups):
             if (other is None) if correct else (other is not None and (other == answer or equivalent(answer, other))):
                 groups[place] = (other, count + 1)
