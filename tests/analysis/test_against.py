@@ -1,6 +1,7 @@
 """The table of arms beside one of them, against the same numbers from the stored files, by numpy and pandas alone."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -153,3 +154,24 @@ def test_several_arms_that_could_be_the_baseline_are_named(capsys, tmp_path):
     err = capsys.readouterr().err
     assert "several arms are like SparseGPT" in err and "choose with --where" in err
     assert main(["--runs", str(tmp_path), "--against", "calibration=self_generated", "--where", "length=all"]) == 0
+
+
+def test_the_readme_shows_what_its_command_prints(capsys):
+    """Numbers to a unit of their last digit: another release of scipy may draw otherwise."""
+    root = Path(__file__).parents[2]
+    section = (root / "README.md").read_text(encoding="utf-8").partition("### On a real model")[2].partition("\n## ")[0]
+    assert "python -m analysis --runs analysis/example --study real_sources --against calibration=c4 " in section
+    shown = [line for line in section.splitlines() if line.startswith("|")]
+    arguments = ["--study", "real_sources", "--against", "calibration=c4"]
+    assert main(["--runs", str(root / "analysis" / "example"), *arguments]) == 0
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    number = re.compile(r"[−+]?[\d,]*\d(?:\.\d+)?")
+    assert [number.sub("", line) for line in shown] == [number.sub("", line) for line in printed] and len(shown) == 15
+    for one, other in zip(shown, printed, strict=True):
+        for left, right in zip(number.findall(one), number.findall(other), strict=True):
+            unit = 10.0 ** -len(right.partition(".")[2])
+            assert abs(value_of(left) - value_of(right)) <= 1.5 * unit, (one, other)
+
+
+def value_of(text: str) -> float:
+    return float(text.replace("−", "-").replace(",", ""))
