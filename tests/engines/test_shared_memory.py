@@ -19,21 +19,24 @@ def tensors():
 @pytest.mark.parametrize(("part_bytes", "parts"), [(1, 6), (160, 3), (2**20, 1)])
 def test_every_tensor_arrives_once(tensors, part_bytes, parts):
     arrived = []
-    for path, places in written_parts(tensors, part_bytes):
-        arrived.append({name: tensor.clone() for name, tensor in read_part(path, places)})
+    with written_parts(tensors, part_bytes) as written:
+        for path, places in written:
+            arrived.append({name: tensor.clone() for name, tensor in read_part(path, places)})
     assert len(arrived) == parts
     assert [name for part in arrived for name in part] == list(tensors)
     for name, tensor in (item for part in arrived for item in part.items()):
         assert tensor.dtype == tensors[name].dtype and torch.equal(tensor, tensors[name])
 
 
-def test_a_part_stays_while_the_next_is_written(tensors):
-    before = None
-    for path, places in written_parts(tensors, 1):
-        for earlier in filter(None, [before]):
-            ((name, tensor),) = read_part(*earlier)
-            assert torch.equal(tensor, tensors[name])
-        before = path, places
+def test_a_part_stays_while_the_next_is_written_and_until_the_end(tensors):
+    with written_parts(tensors, 1) as parts:
+        seen, part = [], next(parts)
+        while part:
+            following = next(parts, None)  # is written now
+            seen += [(name, tensor.clone()) for name, tensor in read_part(*part)]
+            part = following
+    assert [name for name, _ in seen] == list(tensors)
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in seen)
 
 
 def test_another_process_reads_it_and_writes_only_its_own_copy():
@@ -42,7 +45,8 @@ def test_another_process_reads_it_and_writes_only_its_own_copy():
         "((name, tensor),) = read_part(sys.argv[1], [('w', 'float32', [2, 2], 0)])\n"
         "print(tensor.tolist()); tensor.zero_()"
     )
-    for path, places in written_parts({"w": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}):
+    with written_parts({"w": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}) as parts:
+        ((path, places),) = parts
         said = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True).stdout
         assert said.strip() == "[[1.0, 2.0], [3.0, 4.0]]"
         assert next(read_part(path, places))[1].sum() == 10
@@ -50,6 +54,6 @@ def test_another_process_reads_it_and_writes_only_its_own_copy():
 
 def test_nothing_stays_open():
     before = os.listdir("/proc/self/fd")
-    for _ in written_parts({"w": torch.ones(3)}):
-        pass
+    with written_parts({"w": torch.ones(3)}) as parts:
+        assert len(list(parts)) == 1
     assert os.listdir("/proc/self/fd") == before

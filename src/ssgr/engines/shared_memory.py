@@ -19,10 +19,14 @@ ALIGNED = 64  # bytes, so that every dtype may begin here
 Place = tuple[str, str, list[int], int]  # name, dtype, shape, offset in bytes
 
 
-def written_parts(tensors: dict[str, "Tensor"], part_bytes: int = PART_BYTES) -> Iterator[tuple[str, list[Place]]]:
-    """(path, places) of each part; it is there until the next but one is asked for. The path opens as long as we run.
+@contextmanager
+def written_parts(
+    tensors: dict[str, "Tensor"], part_bytes: int = PART_BYTES
+) -> Iterator[Iterator[tuple[str, list[Place]]]]:
+    """Gives (path, places) of one part after the other; the paths open until this ends.
 
-    Two pieces of memory take turns, so that one is read while the other is written.
+    A part is there until the next but one is asked for: two pieces of memory take turns, so that one is read while the
+    other is written.
     """
     sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
     room = max([part_bytes, *sizes.values()])
@@ -36,16 +40,19 @@ def written_parts(tensors: dict[str, "Tensor"], part_bytes: int = PART_BYTES) ->
         left -= aligned(size)
     with ExitStack() as opened:
         pieces = [opened.enter_context(piece(room)) for _ in parts[:2]]
-        for number, names in enumerate(parts):
-            memory, path = pieces[number % 2]
-            places, offset = [], 0
-            for name in names:
-                tensor = tensors[name]
-                place = (name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape), offset)
-                _view(memory, *place[1:]).copy_(tensor)
-                places.append(place)
-                offset += aligned(sizes[name])
-            yield path, places
+        yield (
+            _written(*pieces[number % 2], {name: tensors[name] for name in part}) for number, part in enumerate(parts)
+        )
+
+
+def _written(memory: mmap.mmap, path: str, tensors: dict[str, "Tensor"]) -> tuple[str, list[Place]]:
+    places: list[Place] = []
+    offset = 0
+    for name, tensor in tensors.items():
+        places.append((name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape), offset))
+        _view(memory, *places[-1][1:]).copy_(tensor)
+        offset += aligned(tensor.numel() * tensor.element_size())
+    return path, places
 
 
 @contextmanager

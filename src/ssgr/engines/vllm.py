@@ -208,8 +208,7 @@ class VllmEngine(Engine):
                 server.children.append(Child("ssgr.engines.vllm_child", log, environment))
             for child in server.children:
                 child.send("start", options=options)
-            for _ in answers(server.children, START_PATIENCE):
-                pass
+            finish(server.children, START_PATIENCE)
         except BaseException:
             server.close()
             raise
@@ -291,12 +290,24 @@ def visible_cards(first: int, count: int) -> list[str]:
 
 
 def hand_over(model: Any, children: Sequence[Child]) -> None:
-    """Puts the model's prunable weights into the engines, under the names that a checkpoint has."""
+    """Puts the model's prunable weights into the engines, under the names that a checkpoint has.
+
+    While one part is read the next is written: neither waits for the other's half of the way.
+    """
     from ssgr.models.blocks import model_linears
 
     weights = {f"{name}.weight": linear.weight.data for name, linear in model_linears(model).items()}
-    for path, places in written_parts(weights):
-        for child in children:
-            child.send("load", path=path, places=places)
-        for _ in answers(children):
-            pass
+    with written_parts(weights) as parts:
+        reading: Sequence[Child] = ()
+        for path, places in parts:
+            finish(reading)
+            for child in children:
+                child.send("load", path=path, places=places)
+            reading = children
+        finish(reading)
+
+
+def finish(children: Sequence[Child], patience: float | None = None) -> None:
+    """Waits until they have done what they were asked to."""
+    for _ in answers(children, patience):
+        pass
