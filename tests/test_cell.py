@@ -79,6 +79,7 @@ def test_every_value_that_can_change_a_result_changes_the_hash():
         ("pruner=none",),
         ("pruner.sinks=undamped",),
         ("pruner.damping=0.1",),
+        ("pruner.damping_basis=per_channel",),
         ("pruner.propagation=dense",),
         ("sparsity=s40",),
         ("sparsity=n2m4",),

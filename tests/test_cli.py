@@ -14,7 +14,7 @@ from ssgr.models.files import BUNDLED_MODEL
 
 GOOD = '{"question": "What is 1 + 1?", "answer": "2"}\n'
 OPTIONS = {
-    "pruner=wand": ["pruner/wand", "magnitude, none, ria, sparsegpt, wanda"],
+    "pruner=wand": ["pruner/wand", "alps, magnitude, none, ria, sparsegpt, wanda"],
     "calibration=c5": ["calibration/c5", "general_text, off_policy, prompts_only, reference_solutions, self_generated"],
     "engine=tgi": ["engine/tgi", "hf"],
     "experiment=nothing": ["experiment/nothing", "generic, rac, ssgr"],
@@ -69,6 +69,8 @@ OPTIONS = {
     "pruner.block_size=0": ["pruner.block_size=0"],
     "pruner=wanda pruner.sinks=undamped": ["pruner.sinks=undamped", "pruner=wanda", "keep or exclude"],
     "pruner=ria pruner.sinks=undamped": ["pruner.sinks=undamped", "pruner=ria", "keep or exclude"],
+    "pruner.damping_basis=median": ["pruner.damping_basis", "mean, per_channel"],
+    "pruner=alps pruner.ridge=0": ["pruner.ridge=0", "above 0"],
     "pruner=ria pruner.activation_power=-1": ["pruner.activation_power=-1"],
     "study=../x": ["study='../x'", "folder name"],
     "study=a/b": ["study='a/b'", "folder name"],
@@ -134,7 +136,7 @@ def test_a_model_folder_that_cannot_be_used(tmp_path):
     ("line", "expected"),
     {
         "sparsity=n2m4 sparsity.m=7": ["2:7", "q_proj has 256 inputs"],
-        "pruner.name=other": ["'other'", "magnitude, none, ria, sparsegpt, wanda"],
+        "pruner.name=other": ["'other'", "alps, magnitude, none, ria, sparsegpt, wanda"],
         "allocation.name=other": ["'other'", "uniform"],
         "engine.name=other": ["'other'", "hf"],
         "model.dtype=int8": ["model.dtype=int8", "bfloat16"],

@@ -2,6 +2,8 @@ import pytest
 
 from ssgr.config import (
     AllocationConfig,
+    ALPSConfig,
+    DampingBasis,
     MagnitudeConfig,
     Propagation,
     PrunerConfig,
@@ -12,8 +14,9 @@ from ssgr.config import (
 )
 
 OWN = {  # schema and usual values of the options that only this pruner has
+    "alps": (ALPSConfig, {"ridge": 0.01, "rho": 0.1, "iterations": 300, "cg_steps": 10}),
     "ria": (RIAConfig, {"activation_power": 0.5}),
-    "sparsegpt": (SparseGPTConfig, {"damping": 0.01, "block_size": 128}),
+    "sparsegpt": (SparseGPTConfig, {"damping": 0.01, "damping_basis": DampingBasis.mean, "block_size": 128}),
 }
 
 

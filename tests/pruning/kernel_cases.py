@@ -12,7 +12,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"
 
-from ssgr.config import Propagation, Sinks, SparseGPTConfig  # noqa: E402
+from ssgr.config import DampingBasis, Propagation, Sinks, SparseGPTConfig  # noqa: E402
 from ssgr.pruning import kernels, sparsegpt, sparsity  # noqa: E402
 from ssgr.pruning.base import PRUNERS  # noqa: E402
 from ssgr.pruning.factor import inverse_factor  # noqa: E402
@@ -176,7 +176,7 @@ def test_the_pruner_takes_the_kernels_and_loses_no_more(span, fused, monkeypatch
     errors = []
     for run in (fused, lambda function, *arguments: function(*arguments)):
         pruner = PRUNERS.get("sparsegpt")(
-            SparseGPTConfig("sparsegpt", Propagation.dense, False, False, Sinks.keep, 0.01, 128)
+            SparseGPTConfig("sparsegpt", Propagation.dense, False, False, Sinks.keep, 0.01, DampingBasis.mean, 128)
         )
         answer, mask, info = run(pruner.prune, weight, statistics, Quota(24 * 80))
         assert mask.sum() == 24 * 80 and "damping_steps" not in info

@@ -58,12 +58,15 @@ def ria(weight, moments, count, n=None, m=None, *, power=0.5):
 
 
 def sparsegpt(weight, moments, count, n=None, m=None, *, damping=None, block_size=128):
-    """Optimal brain surgeon, left to right: at every column the Hessian of the columns not yet fixed is inverted."""
+    """Optimal brain surgeon, left to right: at every column the Hessian of the columns not yet fixed is inverted.
+
+    `damping` is one number or one per column.
+    """
     weight = weight.astype(np.float64).copy()
     columns = weight.shape[1]
     if damping is None:
         damping = 0.01 * np.diag(moments).mean()
-    hessian = moments + damping * np.eye(columns)
+    hessian = moments + np.diag(np.broadcast_to(damping, columns))
     reached = np.diag(moments) > 0
     remaining = [np.linalg.inv(hessian[column:, column:]) for column in range(columns)]
     scores_of = lambda column: weight[:, column] ** 2 / remaining[column][0, 0]  # noqa: E731
@@ -88,6 +91,50 @@ def sparsegpt(weight, moments, count, n=None, m=None, *, damping=None, block_siz
         weight[:, column:] -= np.outer(error, inverse[0])
         weight[mask[:, column], column] = 0
     return weight, mask
+
+
+def ridge_objective(weight, answer, moments, ridge):
+    """tr((Ŵ − W)(G + λI)(Ŵ − W)ᵀ)."""
+    change = answer.astype(np.float64) - weight
+    return np.sum((change @ (moments + ridge * np.eye(len(moments)))) * change)
+
+
+def best_on_support(weight, mask, moments, ridge):
+    """The weights of least ridge objective that are 0 under the mask: a dense system per row."""
+    hessian = moments + ridge * np.eye(len(moments))
+    answer = np.zeros(weight.shape)
+    for row, lost in enumerate(mask):
+        kept = np.flatnonzero(~lost)
+        answer[row, kept] = np.linalg.solve(hessian[np.ix_(kept, kept)], hessian[kept] @ weight[row].astype(np.float64))
+    return answer
+
+
+def alps_support(weight, moments, count, ridge, n=None, m=None, *, rho=0.1, iterations=300):
+    """ALPS' ADMM as its paper writes it, by inverses, for data on which every column is reached."""
+    hessian = moments + ridge * np.eye(len(moments))
+    scale = np.sqrt(np.diag(hessian))
+    hessian, dense = hessian / np.outer(scale, scale), weight.astype(np.float64) * scale
+    pick = lambda matrix: lowest_in_groups(abs(matrix), n, m) if n else lowest(abs(matrix), count)  # noqa: E731
+    kept = weight.size - count
+    first = before = pick(dense)
+    sparse, dual, started = np.where(first, 0, dense), np.zeros_like(dense), False
+    for step in range(1, iterations + 1):
+        answer = (dense @ hessian - dual + rho * sparse) @ np.linalg.inv(hessian + rho * np.eye(len(hessian)))
+        mask = pick(answer + dual / rho)
+        sparse = np.where(mask, 0, answer + dual / rho)
+        dual = dual + rho * (answer - sparse)
+        if step % 3 == 0:
+            changed = np.sum(mask ^ before) / kept
+            if (started and changed == 0) or (step >= 30 and changed < 0.0003):
+                break
+            started = started or changed > 0.005
+            if started:
+                rho *= 1.3 if changed > 0.1 else 1.2 if changed > 0.005 else 1.1
+                before = mask
+            else:
+                rho, before = rho / 5, first
+                sparse, dual = np.where(first, 0, dense), np.zeros_like(dense)
+    return pick(answer)
 
 
 ORACLES = {"magnitude": magnitude, "wanda": wanda, "ria": ria, "sparsegpt": sparsegpt}

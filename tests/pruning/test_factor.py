@@ -25,6 +25,24 @@ def test_a_factor_that_fails_is_tried_again_and_every_step_is_logged():
     torch.testing.assert_close((factor.T @ factor).double(), inverse, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("inverted", [True, False])
+def test_damping_may_be_one_number_per_channel(inverted):
+    root = torch.randn(60, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gram = root.T @ root / 60
+    damping = torch.linspace(0.01, 0.5, 40, dtype=torch.float64)
+    factor, used, steps = inverse_factor(gram, damping, "linear", inverted)
+    assert torch.equal(used, damping) and steps == []
+    product = factor.T @ factor if inverted else (factor @ factor.T).inverse()
+    torch.testing.assert_close(product.double(), (gram + damping.diag()).inverse(), rtol=1e-3, atol=1e-4)
+    # what is probed is the factor of this damping, and no other's
+    assert factoring.probe_residual(factor, gram, damping, inverted) < 1e-4
+    assert factoring.probe_residual(factor, gram, damping.mean().item(), inverted) > 1e-2
+    least = torch.linalg.eigvalsh(gram)[0] + 0.05  # raised together, until the smallest outweighs what is missing
+    _, used, steps = inverse_factor(gram - least * torch.eye(40), 0.1 * damping, "linear", inverted)
+    torch.testing.assert_close(used, damping)
+    assert len(steps) == 2 and f"damping {0.1 * damping.mean():.3g}: not positive definite" in steps[0]
+
+
 @pytest.mark.parametrize("upper", [True, False])
 def test_a_triangular_matrix_is_solved_by_panels(upper, monkeypatch):
     generator = torch.Generator().manual_seed(0)

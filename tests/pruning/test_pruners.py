@@ -1,13 +1,14 @@
 """Every pruner against its oracle, one matrix at a time."""
 
 import weakref
+from dataclasses import fields
 
 import numpy as np
 import pruning_oracles
 import pytest
 import torch
 
-from ssgr.config import Sinks
+from ssgr.config import SCHEMAS, DampingBasis, Sinks
 from ssgr.errors import UserError
 from ssgr.pruning import sparsegpt
 from ssgr.pruning.base import PRUNERS
@@ -15,6 +16,25 @@ from ssgr.pruning.sparsity import Quota
 from ssgr.pruning.statistics import InputStatistics
 
 NAMES = [name for name in PRUNERS.names() if name != "none"]
+GRAM = [name for name in NAMES if PRUNERS.get(name).needs == "gram"]
+PER_CHANNEL = {"damping_basis": DampingBasis.per_channel}
+CHANGES = {  # of every option that only some pruners have, another value than the usual one
+    "sinks": Sinks.exclude,
+    "activation_power": 1.0,
+    "damping": 0.1,
+    "damping_basis": DampingBasis.per_channel,
+    "block_size": 16,
+    "ridge": 0.1,
+    "rho": 1.0,
+    "iterations": 3,
+    "cg_steps": 1,
+}
+OPTIONS = [
+    (name, field.name)
+    for name in NAMES
+    for field in fields(SCHEMAS[f"pruner/{name}"])
+    if field.name not in {"name", "propagation", "one_pass", "measure_error"}  # of the loop: its own tests
+]
 SHAPES = [(24, 64), (17, 200), (40, 304)]
 PATTERNS = [(0.5, None, None), (0.33, None, None), (None, 2, 4), (None, 4, 8)]
 
@@ -52,7 +72,7 @@ def quota_of(pattern, shape):
 @pytest.mark.parametrize("kind", ["plain", "dead columns", "sink"])
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", pruning_oracles.ORACLES)
 def test_weights_and_mask_are_the_oracles(name, shape, pattern, kind, pruner_config):
     inputs, weights, sink, weight = data(shape, kind)
     quota = quota_of(pattern, shape)
@@ -83,9 +103,10 @@ def test_any_block_size(block_size, pattern, pruner_config):
     np.testing.assert_allclose(pruned.numpy(), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_columns_that_no_token_reached_keep_their_largest_weights(pruner_config):
+@pytest.mark.parametrize("name", GRAM)
+def test_columns_that_no_token_reached_keep_their_largest_weights(name, pruner_config):
     inputs, weights, sink, weight = data((16, 64), "dead columns")
-    pruner = PRUNERS.get("sparsegpt")(pruner_config("sparsegpt"))
+    pruner = PRUNERS.get(name)(pruner_config(name))
     pruned, mask, _ = pruner.prune(torch.from_numpy(weight), statistics_of(inputs, weights, sink), Quota(512))
     dead = torch.from_numpy((inputs == 0).all(0))
     assert dead.sum() == 5
@@ -95,9 +116,11 @@ def test_columns_that_no_token_reached_keep_their_largest_weights(pruner_config)
     assert pruned[:, dead].abs()[kept].min() >= torch.from_numpy(weight)[:, dead].abs()[~kept].max()
 
 
-def test_no_input_at_all_is_magnitude_pruning(pruner_config):
+@pytest.mark.parametrize("options", [("sparsegpt", {}), ("sparsegpt", PER_CHANNEL), ("alps", {})], ids=str)
+def test_no_input_at_all_is_magnitude_pruning(options, pruner_config):
     inputs, weights, sink, weight = data((16, 64), "plain")
-    pruner = PRUNERS.get("sparsegpt")(pruner_config("sparsegpt"))
+    name, changes = options
+    pruner = PRUNERS.get(name)(pruner_config(name, **changes))
     for quota in (Quota(512), Quota(512, 2, 4)):
         pruned, _, _ = pruner.prune(torch.from_numpy(weight), statistics_of(inputs * 0, weights, sink), quota)
         expected, _ = pruning_oracles.magnitude(weight, None, 512, quota.n, quota.m)
@@ -134,6 +157,51 @@ def test_sinks_change_what_they_should(sinks, pruner_config):
             )
 
 
+@pytest.mark.parametrize(("name", "option"), OPTIONS)
+def test_every_option_changes_something(name, option, pruner_config):
+    inputs, weights, sink, weight = data((17, 64), "sink")
+    answers = []
+    for changes in ({}, {option: CHANGES[option]}):
+        config = pruner_config(name, **changes)
+        statistics = statistics_of(inputs, weights, sink, config.sinks)
+        answers.append(PRUNERS.get(name)(config).prune(torch.from_numpy(weight), statistics, Quota(500)).weight)
+    assert not torch.equal(*answers)
+
+
+def per_channel(own):
+    """Each column's damping: 1 % of its own diagonal, or of the mean where it has none."""
+    return 0.01 * np.where(own > 0, own, own.mean())
+
+
+@pytest.mark.parametrize("kind", ["plain", "dead columns", "sink"])
+@pytest.mark.parametrize("pattern", [(0.5, None, None), (None, 2, 4)], ids=str)
+@pytest.mark.parametrize("shape", SHAPES[:2], ids=str)
+def test_damping_per_channel_is_the_oracles(shape, pattern, kind, pruner_config):
+    inputs, weights, sink, weight = data(shape, kind)
+    moments, quota = pruning_oracles.gram(inputs, weights), quota_of(pattern, shape)
+    damping = per_channel(np.diag(moments))
+    expected, _ = pruning_oracles.sparsegpt(weight, moments, quota.count, quota.n, quota.m, damping=damping)
+    pruner = PRUNERS.get("sparsegpt")(pruner_config("sparsegpt", **PER_CHANNEL))
+    pruned, _, info = pruner.prune(torch.from_numpy(weight), statistics_of(inputs, weights, sink), quota)
+    np.testing.assert_allclose(pruned.numpy(), expected, rtol=1e-3, atol=1e-3)
+    assert info == pytest.approx({"damping": damping.mean(), "damping_over_median_diagonal": 0.01}, rel=1e-4)
+
+
+def test_damping_per_channel_leaves_the_sinks_out_where_asked(pruner_config):
+    inputs, weights, sink, weight = data((17, 64), "sink")
+    inputs[~sink, 5] = 0  # reached by a sink alone: it takes the mean
+    own = np.diag(pruning_oracles.gram(inputs[~sink], weights[~sink])) * weights[~sink].sum() / weights.sum()
+    moments = pruning_oracles.gram(inputs, weights)
+    damping = per_channel(own)
+    expected, _ = pruning_oracles.sparsegpt(weight, moments, 544, damping=damping)
+    statistics = statistics_of(inputs, weights, sink, Sinks.undamped)
+    config = pruner_config("sparsegpt", sinks=Sinks.undamped, **PER_CHANNEL)
+    pruned, _, info = PRUNERS.get("sparsegpt")(config).prune(torch.from_numpy(weight), statistics, Quota(544))
+    np.testing.assert_allclose(pruned.numpy(), expected, rtol=1e-3, atol=1e-3)
+    ratio = np.sort(damping / np.diag(moments))[31]
+    assert info == pytest.approx({"damping": damping.mean(), "damping_over_median_diagonal": ratio}, rel=1e-4)
+
+
 def test_updating_beats_not_updating(pruner_config):
     inputs, weights, sink, weight = data((24, 64), "plain")
     statistics = statistics_of(inputs, weights, sink)
@@ -141,7 +209,7 @@ def test_updating_beats_not_updating(pruner_config):
     for name in NAMES:
         pruned, _, _ = PRUNERS.get(name)(pruner_config(name)).prune(torch.from_numpy(weight), statistics, Quota(768))
         error[name] = statistics.relative_errors(torch.from_numpy(weight), pruned)["relative_error"]
-    assert error["sparsegpt"] < min(error["wanda"], error["ria"])
+    assert error["alps"] < error["sparsegpt"] < min(error["wanda"], error["ria"])
     assert max(error["wanda"], error["ria"]) < error["magnitude"]
 
 

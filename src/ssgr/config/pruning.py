@@ -18,6 +18,11 @@ class Propagation(StrEnum):
     dense = "dense"
 
 
+class DampingBasis(StrEnum):
+    mean = "mean"
+    per_channel = "per_channel"
+
+
 @dataclass
 class PrunerConfig:
     """Options that every pruner has. `reads_calibration` tells whether it looks at the calibration set at all."""
@@ -91,7 +96,8 @@ class RIAConfig(WandaConfig):
 
 @dataclass
 class SparseGPTConfig(StatisticsConfig):
-    damping: float  # share of the mean of the Gram matrix' diagonal
+    damping: float  # share of the basis
+    damping_basis: DampingBasis  # the mean of the Gram matrix' diagonal, or each channel's own entry of it
     block_size: int  # columns per comparison group
 
     def check(self) -> None:
@@ -99,6 +105,21 @@ class SparseGPTConfig(StatisticsConfig):
         if not self.damping > 0:
             raise UserError(f"pruner.damping={self.damping}: must be above 0")
         check_at_least_one(self, "pruner", "block_size")
+
+
+@dataclass
+class ALPSConfig(StatisticsConfig):
+    ridge: float  # share of the mean of the Gram matrix' diagonal
+    rho: float  # the first weight of ADMM's penalty, on a Gram matrix with unit diagonal
+    iterations: int  # of ADMM, at most
+    cg_steps: int  # conjugate gradient steps on the support that ADMM found
+
+    def check(self) -> None:
+        super().check()
+        for name in ("ridge", "rho"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UserError(f"pruner.{name}={getattr(self, name)}: must be above 0")
+        check_at_least_one(self, "pruner", "iterations", "cg_steps")
 
 
 @dataclass

@@ -10,13 +10,16 @@ CORNER = 256  # columns of one panel of the Cholesky factorisation on a CPU
 PANEL = 2048  # rows that the probe brings to fp64 at once
 PROBES = 16
 TOLERANCE = 1e-3  # of (U H Uᵀ − I) v against v, for random v
+Damping = float | torch.Tensor
 STRONG_FP64 = {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}  # NVIDIA's that factor in fp64 about as fast as in fp32
 
 
 def inverse_factor(
-    gram: torch.Tensor, damping: float, name: str, inverted: bool = True
-) -> tuple[torch.Tensor, float, list[str]]:
+    gram: torch.Tensor, damping: Damping, name: str, inverted: bool = True
+) -> tuple[torch.Tensor, Damping, list[str]]:
     """U (fp32, upper triangular [in, in]) with UᵀU = (G + λI)⁻¹, the λ that was used, and the attempts that failed.
+
+    λ is one number, or one per channel (fp64 [in]), and then λI is their diagonal matrix; all above 0.
 
     Where not `inverted`, R = U⁻¹, upper triangular too, with RRᵀ = G + λI, in place of U.
 
@@ -24,7 +27,6 @@ def inverse_factor(
     itself is never formed. Raises CellError where even 100,000 times the damping does not help.
     """
     steps: list[str] = []
-    trace = float(gram.diagonal().sum())
     for dtype, multiple in attempts(gram.device):
         used = damping * multiple
         damped = gram.to(dtype, copy=True)
@@ -36,14 +38,20 @@ def inverse_factor(
             if inverted:
                 identity = torch.eye(len(gram), dtype=dtype, device=gram.device)
                 factor = torch.linalg.solve_triangular(factor, identity, upper=True)
-            # the largest eigenvalue is at most the trace, so this bounds what rounding can do
-            certain = len(gram) * torch.finfo(dtype).eps * (trace / used + len(gram)) < TOLERANCE
+            # the largest eigenvalue of Λ⁻¹G is at most its trace, so this bounds what rounding can do
+            trace = float((gram.diagonal() / used).sum())
+            certain = len(gram) * torch.finfo(dtype).eps * (trace + len(gram)) < TOLERANCE
             residual = 0.0 if certain else probe_residual(factor, gram, used, inverted)
             if residual < TOLERANCE:
                 return factor.float(), used, steps
         reason = "not positive definite" if failed else f"residual {residual:.1g}"
-        steps.append(f"{str(dtype).removeprefix('torch.')}, damping {used:.3g}: {reason}")
-    raise CellError(f"{name}: the Gram matrix cannot be factored, even with damping {used:.3g}")
+        steps.append(f"{str(dtype).removeprefix('torch.')}, damping {mean(used):.3g}: {reason}")
+    raise CellError(f"{name}: the Gram matrix cannot be factored, even with damping {mean(used):.3g}")
+
+
+def mean(damping: Damping) -> float:
+    """What a report says of it."""
+    return float(damping.mean()) if isinstance(damping, torch.Tensor) else damping
 
 
 def attempts(device: torch.device) -> list[tuple[torch.dtype, float]]:
@@ -88,12 +96,12 @@ def flip(matrix: torch.Tensor) -> torch.Tensor:
     return matrix
 
 
-def probe_residual(factor: torch.Tensor, gram: torch.Tensor, damping: float, inverted: bool) -> float:
+def probe_residual(factor: torch.Tensor, gram: torch.Tensor, damping: Damping, inverted: bool) -> float:
     """‖(U H Uᵀ − I) V‖ / ‖V‖ for a few random signs V: a Cholesky that returns is not yet one that is right."""
     generator = torch.Generator().manual_seed(0)
     signs = torch.randint(0, 2, (len(gram), PROBES), generator=generator).to(gram) * 2 - 1
     inner = product(factor.T, signs) if inverted else solution(factor.T, signs, upper=False)
-    outer = gram @ inner + damping * inner
+    outer = gram @ inner + (damping * inner.T).T
     outer = product(factor, outer) if inverted else solution(factor, outer, upper=True)
     residual = float((outer - signs).norm() / signs.norm())
     return residual if math.isfinite(residual) else math.inf

@@ -11,10 +11,10 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from ssgr.config import SparseGPTConfig
+from ssgr.config import DampingBasis, SparseGPTConfig
 from ssgr.pruning import kernels
 from ssgr.pruning.base import PRUNERS, Pruned, Pruner
-from ssgr.pruning.factor import cut, inverse_factor
+from ssgr.pruning.factor import Damping, cut, inverse_factor, mean
 from ssgr.pruning.sparsity import Quota, lowest, spread
 from ssgr.pruning.statistics import InputStatistics
 
@@ -24,6 +24,10 @@ STRIP = 32  # columns walked one by one before their errors reach the rest of th
 @PRUNERS.register("sparsegpt")
 class SparseGPT(Pruner):
     """Masks per block of `block_size` columns over all rows (or per n:m group), and updates what stays.
+
+    λ is `damping` times the mean of G's diagonal, as in the paper, or under `damping_basis=per_channel` times each
+    channel's own entry of it, so that no channel is damped by what a few large ones weigh. The paper's and our defaults
+    are damping 0.01 and blocks of 128.
 
     Columns that no token reached know no error: they lose their share by magnitude, and nothing is updated from or to
     them. In an n:m group they compete under the damped objective, w²λ, since the group's count is fixed.
@@ -47,25 +51,46 @@ class SparseGPT(Pruner):
 
     def _walk(self, weights: list[torch.Tensor], statistics: InputStatistics, quotas: list[Quota]) -> list[Pruned]:
         if statistics not in self._factored:
-            self._factored[statistics] = factored(statistics, self.config.damping)
+            self._factored[statistics] = factored(statistics, self.config.damping, self.config.damping_basis)
         factor, reached, info = self._factored[statistics]
         together = walk_together if kernels.usable(weights[0]) else walk_each
         return [Pruned(*pair, info) for pair in together(weights, factor, self.config.block_size, quotas, reached)]
 
 
-def factored(statistics: InputStatistics, share: float) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+def factored(
+    statistics: InputStatistics, share: float, basis: DampingBasis
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
     """U or R (fp32 [in, in], see `inverse_factor`; R for the kernels), which columns a token reached (bool [in]), and
-    what the report says of the damping."""
+    what the report says of the damping: its mean over the channels, and that of the median channel by its diagonal."""
     gram = statistics.gram()
     reached = gram.diagonal() > 0
-    basis = statistics.damping_basis()
+    wanted = share * damping_basis(statistics, basis)
     if not reached.any():  # nothing to go by: magnitude alone decides
-        gram, basis = torch.eye(len(gram), dtype=gram.dtype, device=gram.device), 1.0
+        gram, wanted = torch.eye(len(gram), dtype=gram.dtype, device=gram.device), share
     inverted = not kernels.usable(gram)
-    factor, damping, steps = inverse_factor(gram, share * basis, statistics.name, inverted)
-    median = float(gram.diagonal().median())
-    info = {"damping": damping, "damping_over_median_diagonal": damping / median if median > 0 else None}
+    factor, damping, steps = inverse_factor(gram, wanted, statistics.name, inverted)
+    info = {"damping": mean(damping), "damping_over_median_diagonal": over_diagonal(damping, gram.diagonal())}
     return factor, reached, info | ({"damping_steps": steps} if steps else {})
+
+
+def damping_basis(statistics: InputStatistics, basis: DampingBasis) -> Damping:
+    """What damping is a share of: the mean of G's diagonal, or each channel's own entry (fp64 [in]).
+
+    A channel that no token reached, or under `sinks=undamped` only sinks, has none of its own and takes the mean.
+    """
+    if basis == DampingBasis.mean:
+        return statistics.damping_basis()
+    own = statistics.damping_diagonal()
+    return torch.where(own > 0, own, own.mean())
+
+
+def over_diagonal(damping: Damping, diagonal: torch.Tensor) -> float | None:
+    """λ / median of G_jj, per channel the median of λ_j / G_jj over the reached; None where there is no such median."""
+    if isinstance(damping, torch.Tensor):
+        reached = diagonal > 0
+        return float((damping[reached] / diagonal[reached]).median())
+    median = float(diagonal.median())
+    return damping / median if median > 0 else None
 
 
 def opened(

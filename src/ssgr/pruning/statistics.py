@@ -144,10 +144,14 @@ class InputStatistics:
 
     def damping_basis(self) -> float:
         """The mean of G's diagonal, which damping is a share of; without the sinks under `undamped`."""
+        return float(self.damping_diagonal().mean())
+
+    def damping_diagonal(self) -> torch.Tensor:
+        """The diagonal of G, fp64 [in], which damping per channel is a share of; without the sinks under `undamped`."""
         rest, sink = self._diagonals()
         if self.sinks == Sinks.undamped and rest.sum() > 0:
             sink = torch.zeros_like(sink)
-        return float(self._combined(rest, sink).mean())
+        return self._combined(rest, sink)
 
     def sink_report(self) -> dict[str, float]:
         """How many tokens were sinks, and their share of Σ w ‖x‖²."""
