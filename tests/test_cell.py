@@ -174,6 +174,12 @@ def test_patterns_take_no_allocation_but_uniform(allocation):
         describe(config_of(f"allocation={allocation}", f"allocation.{option}=9"))
 
 
+@pytest.mark.parametrize("asked", [("allocation.name=owl",), ("allocation=owl", "allocation.name=uniform")])
+def test_an_allocation_is_chosen_with_its_options(asked):
+    with pytest.raises(UserError, match=r"^allocation\.name=(owl|uniform): choose it by allocation="):
+        describe(config_of(*asked))
+
+
 def test_sources_enter_only_with_what_they_read():
     text = name("calibration=general_text")
     assert name("calibration=general_text", "rollouts.k=4", "selection.correctness=any") == text

@@ -12,7 +12,7 @@ from typing import Any
 
 from ssgr.cache import cache_root, content_hash, file_hash
 from ssgr.calibration import SOURCES, check_source
-from ssgr.config import Config, EvaluationConfig, check_at_least_one, check_sampling
+from ssgr.config import SCHEMAS, AllocationConfig, Config, EvaluationConfig, check_at_least_one, check_sampling
 from ssgr.errors import UserError
 from ssgr.evaluation.files import check_evaluation, evaluation_identity, load_evaluation_problems
 from ssgr.labels import bin_labels, choice_labels, sparsity_label
@@ -135,12 +135,7 @@ def reads_calibration(config: Config) -> bool:
 def check(config: Config) -> None:
     config.sparsity.check()
     config.pruner.check()
-    config.allocation.check()
-    if config.sparsity.n is not None and not config.allocation.is_uniform and not is_dense(config):
-        raise UserError(
-            f"allocation={config.allocation.name} with sparsity={config.sparsity.n}:{config.sparsity.m}: n:m masks the "
-            f"same share of every matrix, so only allocation=uniform goes with it"
-        )
+    check_allocation(config)
     config.engine.check()
     check_numbers(config)
     study_folder(config.runs_dir, config.study)
@@ -161,6 +156,20 @@ def check(config: Config) -> None:
         raise UserError(
             f"problems.decontaminate=true does not reach the questions of calibration={config.calibration.name}, which "
             f"come from elsewhere: leave the contaminated ones out of its data"
+        )
+
+
+def check_allocation(config: Config) -> None:
+    allocation, sparsity = config.allocation, config.sparsity
+    if type(allocation) is not SCHEMAS.get(f"allocation/{allocation.name}", AllocationConfig):
+        raise UserError(
+            f"allocation.name={allocation.name}: choose it by allocation={allocation.name}, which sets its options too"
+        )
+    allocation.check()
+    if sparsity.n is not None and not allocation.is_uniform and not is_dense(config):
+        raise UserError(
+            f"allocation={allocation.name} with sparsity={sparsity.n}:{sparsity.m}: n:m masks the same share of every "
+            f"matrix, so only allocation=uniform goes with it"
         )
 
 
