@@ -5,6 +5,7 @@ minimises equation 2 of the paper, ‖(Ŵ − W)X‖² + λ‖Ŵ − W‖² = tr
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -22,7 +23,7 @@ CHECKED = 3  # iterations between two looks at how much of the support has chang
 RAISES = [(0.1, 1.3), (0.005, 1.2), (0.0, 1.1)]  # ρ is multiplied by this where more of the kept weights changed
 SETTLED, EARLIEST = 3e-4, 30  # from this iteration on, a support that changes less stands still
 LOWERED = 5.0  # ρ is divided by this where it holds the support fast from the start
-LARGEST_RHO = 1e6
+SMALLEST_RHO, LARGEST_RHO = 1e-4, 1e6  # where it is lowered and raised to: fp32 holds H + ρI between them
 
 
 class Known(NamedTuple):
@@ -65,21 +66,22 @@ class ALPS(Pruner):
             mask = projection(quota)(weight)
             return Pruned(weight.masked_fill(mask, 0.0), mask, info)
         if quota.n is not None or live == columns:
-            answer, mask, steps = self._solve(weight * scale, hessian, projection(quota))
+            answer, mask, steps = self._solve(weight * scale, hessian, quota, statistics.name)
             return Pruned((answer / scale).masked_fill_(mask, 0.0), mask, info | steps)
         live_count, dead_count = spread(quota.count, [live * rows, (columns - live) * rows])
         answer, mask = weight.clone(), torch.zeros_like(weight, dtype=torch.bool)
         mask[:, ~reached] = lowest(weight[:, ~reached].abs(), dead_count)
         part, scale = hessian[reached][:, reached], scale[reached]
-        solved, mask[:, reached], steps = self._solve(weight[:, reached] * scale, part, projection(Quota(live_count)))
-        answer[:, reached] = solved / scale
+        dense, live_quota = weight[:, reached] * scale, Quota(live_count)
+        solution, mask[:, reached], steps = self._solve(dense, part, live_quota, statistics.name)
+        answer[:, reached] = solution / scale
         return Pruned(answer.masked_fill_(mask, 0.0), mask, info | steps)
 
     def _solve(
-        self, dense: torch.Tensor, hessian: torch.Tensor, project: Callable[[torch.Tensor], torch.Tensor]
+        self, dense: torch.Tensor, hessian: torch.Tensor, quota: Quota, name: str
     ) -> tuple[torch.Tensor, torch.Tensor, dict]:
-        right = dense @ hessian
-        start, mask, steps = admm(dense, right, hessian, project, self.config.rho, self.config.iterations)
+        right, factor = dense @ hessian, partial(shifted_factor, hessian, name)
+        start, mask, steps = admm(dense, right, factor, projection(quota), self.config.rho, self.config.iterations)
         return conjugate_gradients(start, mask, right, hessian, self.config.cg_steps), mask, {"admm_iterations": steps}
 
 
@@ -102,24 +104,25 @@ def projection(quota: Quota) -> Callable[[torch.Tensor], torch.Tensor]:
 def admm(
     dense: torch.Tensor,
     right: torch.Tensor,
-    hessian: torch.Tensor,
+    factor_for: Callable[[float], torch.Tensor],
     project: Callable[[torch.Tensor], torch.Tensor],
     rho: float,
     iterations: int,
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Algorithm 1: the sparse weights fp32 [out, in], the mask of the others, and the iterations that it took.
 
-    In turn B = (right − V + ρD)(H + ρI)⁻¹, D = the largest entries of B + V/ρ, V = V + ρ(B − D). `right` is dense · H.
+    In turn B = (right − V + ρD)(H + ρI)⁻¹, D = the largest entries of B + V/ρ, V = V + ρ(B − D). `right` is dense · H,
+    and `factor_for` gives the lower Cholesky factor of H + ρI.
 
-    A Cholesky factor per ρ, not one eigendecomposition for all of them as in the paper's code: ρ takes 10 to 40 values,
-    a factor of 18,944 inputs takes a GPU less than 0.1 s and an eigendecomposition minutes, after which each iteration
-    needs two products where the factor needs two triangular solves, half the work each. On a CPU it also leaves the
-    result independent of the number of threads.
+    A Cholesky factor per ρ, not one eigendecomposition for all of them as in the paper's code: ρ takes a dozen values
+    as a rule, a factor of 18,944 inputs takes a GPU less than 0.1 s and an eigendecomposition far more than a dozen of
+    those, after which each iteration needs two products where a factor needs two triangular solves, half the work each.
+    On a CPU it also leaves the result independent of the number of threads.
     """
     mask = first = project(dense)
     sparse, dual = dense.masked_fill(first, 0.0), torch.zeros_like(dense)
     kept, moving, before, step = int((~first).sum()), False, first, 0
-    factor = shifted_factor(hessian, rho)
+    factor = factor_for(rho)
     for step in range(1, iterations + 1):
         answer = solved(factor, right - dual + rho * sparse)
         moved = answer + dual / rho
@@ -136,28 +139,29 @@ def admm(
             rho = min(rho * next(times for least, times in RAISES if changed > least), LARGEST_RHO)
             before = mask
         else:  # so large a ρ never lets go of the magnitudes
-            rho, before = rho / LOWERED, first
+            rho, before = min(rho, max(rho / LOWERED, SMALLEST_RHO)), first
             sparse, dual = dense.masked_fill(first, 0.0), torch.zeros_like(dense)
-        factor = shifted_factor(hessian, rho)
+        factor = factor_for(rho)
     mask = project(answer)
     return answer.masked_fill_(mask, 0.0), mask, step
 
 
-def shifted_factor(hessian: torch.Tensor, rho: float) -> torch.Tensor:
-    """The lower Cholesky factor of H + ρI, fp32."""
+def shifted_factor(hessian: torch.Tensor, name: str, rho: float) -> torch.Tensor:
+    """The lower Cholesky factor of H + ρI, fp32, from an fp64 one where fp32 has none."""
     for dtype in (torch.float32, torch.float64):
         shifted = hessian.to(dtype, copy=True)
         shifted.diagonal().add_(rho)
         lower, failed = cholesky(shifted)
         if not failed:
             return lower.float()
-    raise CellError(f"the scaled Gram matrix cannot be factored with rho {rho:.3g}")
+    raise CellError(f"{name}: the scaled Gram matrix cannot be factored with rho {rho:.3g}")
 
 
 def solved(lower: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """The X with X L Lᵀ = right."""
     half = torch.linalg.solve_triangular(lower.T, right, upper=True, left=False)
-    return torch.linalg.solve_triangular(lower, half, upper=False, left=False)
+    # on a GPU its columns lie one after another, and what chooses reads rows
+    return torch.linalg.solve_triangular(lower, half, upper=False, left=False).contiguous()
 
 
 def conjugate_gradients(
