@@ -2,6 +2,7 @@
 
 import math
 import random
+import shutil
 from itertools import combinations
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import datasets
 import huggingface_hub
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from evaluation_fixtures import (
@@ -161,6 +163,48 @@ def test_the_dense_evaluation_is_made_once_and_only_added_to(task, tmp_path):
     assert more.folder == first.folder and sum(map(len, engine.calls)) == 30
     loaded.weights_hash = "w1"
     assert dense(engine, loaded, template, config, None, cache).folder != first.folder
+
+
+def test_what_is_known_of_the_dense_model_is_read_again_and_nobody_can_spoil_it(task, tmp_path, monkeypatch):
+    template, rows, config, _ = task
+    engine, loaded = oracle(template, rows), make_loaded(template)
+
+    def ask(limit=5):
+        return dense(engine, loaded, template, config, limit, tmp_path / "cache").accuracy
+
+    first = ask()
+    expected = first.samples.copy(), dict(first.metrics), first.view.traces.copy()
+    other = ask(3)
+    monkeypatch.setattr("ssgr.evaluation.dense.evaluate", lambda *_, **__: pytest.fail("evaluated again"))
+    for _ in range(2):
+        again = ask()
+        pd.testing.assert_frame_equal(again.samples, expected[0])
+        pd.testing.assert_frame_equal(again.view.traces, expected[2])
+        assert again.metrics == expected[1] and again.unanswered == first.unanswered
+        again.samples.loc[:, "correct"] = False
+        again.samples["output_ids"].iloc[0].append(1)
+        again.view.traces["tokens"] = 0
+        again.metrics.clear()
+    assert ask(3).metrics == other.metrics != expected[1]
+
+
+def test_rows_that_another_process_changed_or_added_are_noticed(task, tmp_path):
+    template, rows, config, _ = task
+    engine, loaded, cache = oracle(template, rows), make_loaded(template), tmp_path / "cache"
+
+    def ask(limit=4):
+        return dense(engine, loaded, template, config, limit, cache)
+
+    folder = ask().folder
+    theirs = TraceStore.open(folder, {})
+    part = theirs.parts[0]
+    table = theirs.table(part)
+    wrong = pa.array([False] * len(table))
+    theirs.replace(part, table.set_column(table.column_names.index("correct"), "correct", wrong))
+    assert ask().accuracy.metrics["jsonl/accuracy"] == 0.5, "one part of two"
+    shutil.rmtree(folder)
+    calls = len(engine.calls)
+    assert ask().accuracy.metrics["jsonl/accuracy"] == 1.0 and len(engine.calls) == calls + 2
 
 
 def test_shipped_samples_are_used_where_they_are_this_models(task, tmp_path, monkeypatch):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from ssgr.cache import content_hash, locked, read_json, write_json
 from ssgr.config import EvaluationConfig, TaskConfig
 from ssgr.engines.base import Engine
-from ssgr.evaluation.accuracy import Accuracy, evaluate, sampling_of
+from ssgr.evaluation.accuracy import Accuracy, evaluate, samples_table, sampling_of
 from ssgr.evaluation.files import evaluation_identity, load_evaluation_problems, task_hash
+from ssgr.traces.problems import Problem
 from ssgr.traces.prompts import PromptTemplate
 from ssgr.traces.store import TraceStore
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ssgr.models.load import LoadedModel
 
 BUNDLED_SAMPLES = Path(__file__).parents[1] / "bundled" / "dense_samples"
+REMEMBERED = 8  # evaluations: a few models with a few tasks each
 KEY = ("weights", "dtype", "task", "template", "think_end", "sampling", "seed")  # these and the engine decide a sample
 
 
@@ -32,6 +34,23 @@ class DenseEvaluation:
     folder: Path
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What an evaluation found out about rows that are stored, without the rows: those are read again each time."""
+
+    problems: tuple[Problem, ...]
+    metrics: dict[str, float]
+    unanswered: frozenset[tuple[str, int]]
+
+    def read(self, store: TraceStore, config: TaskConfig) -> Accuracy:
+        """As `evaluate` returns it, and the caller's own."""
+        view = store.view(self.problems, config.dense_repeats)
+        return Accuracy(samples_table(view, config.name), dict(self.metrics), view, self.unanswered)
+
+
+_known: dict[tuple, _Known] = {}  # the last few of this process, by _key; the oldest first
+
+
 def dense(
     engine: Engine,
     loaded: "LoadedModel",
@@ -42,14 +61,37 @@ def dense(
 ) -> DenseEvaluation:
     """The evaluation of the model before pruning, with config.dense_repeats; only missing rows are generated.
 
-    Kept in <cache>/dense/<key>/. The samples that the package ships are used where they are this model's.
+    Kept in <cache>/dense/<key>/. The samples that the package ships are used where they are this model's. A process
+    has lm-eval go through the same rows only once.
     """
     manifest = make_manifest(engine, loaded, template, config)
     folder = Path(cache_root) / "dense" / dense_key(manifest)
     with locked(folder.with_suffix(".lock")):
         store = _open_store(folder, manifest, config, limit)
+        known = _known.get(_key(store, manifest, config, limit))
+        if known is not None:
+            return DenseEvaluation(known.read(store, config), store, folder)
         options = {"repeats": config.dense_repeats, "limit": limit, "store": store}
-        return DenseEvaluation(evaluate(engine, loaded, template, config, **options), store, folder)
+        accuracy = evaluate(engine, loaded, template, config, **options)
+        _remember(_key(store, manifest, config, limit), accuracy)
+        return DenseEvaluation(accuracy, store, folder)
+
+
+def _key(store: TraceStore, manifest: dict[str, Any], config: TaskConfig, limit: int | None) -> tuple:
+    """All that decides an evaluation: what is asked (the task's contents stand in dense_key) and what lies there.
+
+    Parts are named by their contents, so that rows which another process has added or graded again make another key.
+    """
+    from ssgr.evaluation.lm import timing
+
+    asked = (store.folder, dense_key(manifest), config.dense_repeats, limit)
+    return (*asked, tuple(store.parts), tuple(timing(store).items()))
+
+
+def _remember(key: tuple, accuracy: Accuracy) -> None:
+    _known[key] = _Known(tuple(accuracy.view.problems), dict(accuracy.metrics), frozenset(accuracy.unanswered))
+    while len(_known) > REMEMBERED:
+        del _known[next(iter(_known))]
 
 
 def dense_metrics(
