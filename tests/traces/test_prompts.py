@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 from synthetic_traces import byte_tokenizer
 from transformers import AutoTokenizer
@@ -30,6 +31,13 @@ def test_a_template_that_writes_bos_twice_yields_one():
     assert ids == [tokenizer.bos_token_id, *tokenizer("q", add_special_tokens=False)["input_ids"]]
 
 
+def test_many_prompts_are_those_of_one_question_each():
+    tokenizer = byte_tokenizer("{{ bos_token }}{{ bos_token }}{{ messages[0]['content'] }}")
+    template, questions = PromptTemplate(tokenizer, "Box it.", None), ["q", "", "a longer one, é", "q"]
+    assert template.prompts(questions) == [template.prompt_ids(question) for question in questions]
+    assert template.prompts(questions)[2].count(tokenizer.bos_token_id) == 1
+
+
 def test_no_chat_template_is_a_user_error():
     with pytest.raises(UserError, match="chat template"):
         PromptTemplate(byte_tokenizer(chat_template=None), "", None)
@@ -51,6 +59,14 @@ def test_completions_end_with_eos_and_read_back_without_it():
     ids = template.completion_ids("one\n</think>\n\n\\boxed{é2}")
     assert ids[-1] == tokenizer.eos_token_id and ids.count(tokenizer.bos_token_id) == 0
     assert template.completion_text(ids) == "one\n</think>\n\n\\boxed{é2}"
+
+
+def test_ids_of_any_kind_read_alike():
+    template = PromptTemplate(byte_tokenizer(), "", None)
+    ids = template.completion_ids("one , two .  é")
+    for kind in (ids, tuple(ids), np.array(ids, np.int32), list(np.array(ids, np.int32))):
+        assert template.completion_text(kind) == "one , two .  é"
+    assert template.completion_text([]) == template.completion_text(ids[-1:]) == ""
 
 
 def test_a_think_tag_that_is_special_stays_in_the_text():

@@ -17,7 +17,7 @@ from ssgr.progress import track
 from ssgr.traces import grading_worker
 from ssgr.traces.problems import Problem
 from ssgr.traces.prompts import PromptTemplate, answer_text
-from ssgr.traces.rollouts import graded_traces
+from ssgr.traces.rollouts import graded_traces, prompts_of
 from ssgr.traces.store import TraceStore, row_seed
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class ProblemLM(EngineLM):
         self.store, self.task = store, task
         self.problems: list[Problem] = []
         self.unanswered: set[tuple[str, int]] = set()
+        self._decoded: dict[tuple[str, int], str] = {}  # what was generated just now, read for its grade
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """One string per request, in order; a request that stands k times in a row gets its repeats 0..k-1."""
@@ -75,7 +76,7 @@ class ProblemLM(EngineLM):
         missing = self.store.missing(problems, repeats)
         if not missing:
             return  # an engine that is not started yet need not start
-        prompts = {problem_id: self.template.prompt_ids(problems[problem_id].question) for problem_id, _ in missing}
+        prompts = prompts_of(self.template, problems, missing)
         with track(f"evaluation of {self.task}", len(missing)) as bar:
             stream = self.engine.stream(
                 [prompts[problem_id] for problem_id, _ in missing],
@@ -86,7 +87,10 @@ class ProblemLM(EngineLM):
             before = self.engine.seconds
             for numbers, generations in stream:
                 batch = [missing[number] for number in numbers]
-                self.store.append(graded_traces(self.template, problems, prompts, batch, generations))
+                texts = [self.template.completion_text(made.output_ids) for made in generations]
+                think_end = self.template.think_end
+                self.store.append(graded_traces(think_end, problems, prompts, batch, generations, texts))
+                self._decoded.update(zip(batch, texts, strict=True))
                 tokens = sum(len(output.output_ids) for output in generations)
                 _add_seconds(self.store, self.engine.seconds - before, tokens)
                 before = self.engine.seconds
@@ -97,14 +101,16 @@ class ProblemLM(EngineLM):
         view = self.store.view(self.problems, repeats)
         texts = {}
         for row, (_, output_ids) in zip(view.traces.itertuples(), view.sequences(view.traces), strict=True):
-            text = None
+            key, text = (row.problem_id, row.rollout), None
             if row.finish_reason == "stop":
-                text = answer_text(self.template.completion_text(output_ids.tolist()), self.template.think_end)
+                text = self._decoded.get(key)
+                text = self.template.completion_text(output_ids.tolist()) if text is None else text
+                text = answer_text(text, self.template.think_end)
             if text is None:
-                self.unanswered.add((row.problem_id, row.rollout))
+                self.unanswered.add(key)
             completion = Completion(text or "")
             completion.correct = bool(row.correct)
-            texts[row.problem_id, row.rollout] = completion
+            texts[key] = completion
         return texts
 
 

@@ -1,7 +1,10 @@
 """Questions as the model's own chat prompts, completions as token ids, and the part of a completion that answers."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ssgr.cache import content_hash
 from ssgr.errors import UserError, first_line
@@ -50,11 +53,18 @@ class PromptTemplate:
 
     def prompt_ids(self, question: str) -> list[int]:
         """Token ids of the prompt. Whether it opens with a BOS is the template's affair: none is added to its text."""
-        ids = self.text_ids(self.prompt_text(question))
+        return self.prompts([question])[0]
+
+    def prompts(self, questions: Sequence[str]) -> list[list[int]]:
+        """`prompt_ids` of each question, in half the time that as many calls take."""
+        texts = [self.prompt_text(question) for question in questions]
+        prompts = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         bos = self.tokenizer.bos_token_id
-        while bos is not None and ids[:2] == [bos, bos]:
-            ids = ids[1:]
-        return ids
+        for number, ids in enumerate(prompts):
+            while bos is not None and ids[:2] == [bos, bos]:
+                ids = ids[1:]
+            prompts[number] = ids
+        return prompts
 
     def completion_ids(self, text: str) -> list[int]:
         """Token ids of a completion that is written rather than sampled, ended as the model would end it."""
@@ -65,8 +75,10 @@ class PromptTemplate:
 
     def completion_text(self, output_ids: list[int]) -> str:
         """The text of sampled ids, without end-of-sequence and other special tokens but with the thinking tags."""
-        kept = [token for token in output_ids if int(token) not in self._silent_ids]
-        return self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        kept = [token for token in map(int, output_ids) if token not in self._silent_ids]
+        # An array, since transformers looks at each element of a list to tell what it is.
+        ids = np.array(kept, np.int64)
+        return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def _try(self, question: str) -> str:
         try:

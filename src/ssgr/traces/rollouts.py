@@ -1,6 +1,6 @@
 """The model's own traces: every missing rollout is generated in whole batches, graded and stored at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ def _generate(
     store: TraceStore,
 ) -> None:
     """What is missing, in a fixed order, stored group by group as it comes: a run that stops loses no group."""
-    prompts = {problem_id: template.prompt_ids(problems[problem_id].question) for problem_id, _ in missing}
+    prompts = prompts_of(template, problems, missing)
     with track("rollouts", len(missing)) as bar:
         stream = engine.stream(
             [prompts[problem_id] for problem_id, _ in missing],
@@ -124,25 +124,35 @@ def _generate(
         )
         for numbers, generations in stream:
             rows = [missing[number] for number in numbers]
-            store.append(graded_traces(template, problems, prompts, rows, generations))
+            texts = (template.completion_text(made.output_ids) for made in generations)
+            store.append(graded_traces(template.think_end, problems, prompts, rows, generations, texts))
     grading_worker.keep_one()
 
 
+def prompts_of(
+    template: PromptTemplate, problems: Mapping[str, Problem], rows: Sequence[tuple[str, int]]
+) -> dict[str, list[int]]:
+    """The prompt of each problem that these (problem id, rollout) name, written once however many name it."""
+    asked = list(dict.fromkeys(problem_id for problem_id, _ in rows))
+    return dict(zip(asked, template.prompts([problems[i].question for i in asked]), strict=True))
+
+
 def graded_traces(
-    template: PromptTemplate,
+    think_end: str | None,
     problems: Mapping[str, Problem],
     prompts: Mapping[str, Sequence[int]],
     rows: Sequence[tuple[str, int]],
     generations: Sequence[Generation],
+    texts: Iterable[str],
 ) -> list[Trace]:
     """What was generated for these (problem id, rollout), graded on all processors; in the rows' order.
 
+    `texts` are the generations' own, as PromptTemplate.completion_text reads them.
     After the last batch grading_worker.keep_one ends the child processes that no longer have anything to do.
     """
-    texts = (template.completion_text(made.output_ids) for made in generations)
     golds = (problems[problem_id].answer for problem_id, _ in rows)
     reasons = (made.finish_reason for made in generations)
-    grades = grade_all(zip(texts, golds, reasons, strict=True), template.think_end, more_follow=True)
+    grades = grade_all(zip(texts, golds, reasons, strict=True), think_end, more_follow=True)
     graded = zip(rows, generations, grades, strict=True)
     return [
         Trace(i, rollout, prompts[i], made.output_ids, made.finish_reason, found.correct, found.answer)
