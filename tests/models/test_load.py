@@ -1,5 +1,6 @@
 import shutil
 
+import numpy as np
 import pytest
 import tiny_models
 import torch
@@ -14,6 +15,7 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
+from ssgr.cache import content_hash
 from ssgr.errors import UserError
 from ssgr.models import blocks, load
 
@@ -107,3 +109,27 @@ def test_prunable_linears_leave_out_head_and_embeddings():
     assert "model.layers.1.self_attn.k_proj" in names
     per_block = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 72
     assert blocks.prunable_parameters(model) == 2 * per_block
+
+
+def fingerprint_in_whole_numbers(matrices: list[torch.Tensor]) -> str:
+    """Of 1,024 rows at a time the sum of their bits, and the sum weighted by line and column, in 64 bits."""
+    sums = []
+    for matrix in matrices:
+        for rows in matrix.split(1024):
+            bits = rows.contiguous().view(torch.int16 if rows.element_size() == 2 else torch.int32).numpy()
+            lines, columns = np.arange(1, len(bits) + 1)[:, None], np.arange(1, bits.shape[1] + 1)
+            exact = bits.astype(np.int64)
+            sums += [int(exact.sum()), int((exact * lines * columns).sum())]
+    return content_hash(sums)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_the_fingerprint_is_of_each_matrix_bits_and_where_they_stand(monkeypatch, dtype):
+    torch.manual_seed(0)
+    linears = {str(shape): torch.nn.Linear(*shape, dtype=dtype) for shape in ((7, 3), (33, 1024), (5, 2050), (1, 1))}
+    monkeypatch.setattr(load, "model_linears", lambda _: linears)
+    before = load.weights_fingerprint(None)
+    assert before == fingerprint_in_whole_numbers([linear.weight.data for linear in linears.values()])
+    weight = linears["(5, 2050)"].weight.data
+    weight[[0, 1]] = weight[[1, 0]]  # the same bits in other places
+    assert load.weights_fingerprint(None) != before

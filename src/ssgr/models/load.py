@@ -155,5 +155,5 @@ def weights_fingerprint(model: PreTrainedModel) -> str:
             bits = rows.view({2: torch.int16, 4: torch.int32}[rows.element_size()]).long()
             columns = torch.arange(1, bits.shape[1] + 1, device=bits.device)
             lines = torch.arange(1, bits.shape[0] + 1, device=bits.device)
-            sums += [int(bits.sum()), int(((bits * columns).sum(1) * lines).sum())]
-    return cache.content_hash(sums)
+            sums += [bits.sum(), ((bits * columns).sum(1) * lines).sum()]
+    return cache.content_hash(torch.stack(sums).tolist() if sums else [])  # the device is waited for once
