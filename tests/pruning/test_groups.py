@@ -53,7 +53,7 @@ def test_together_is_what_each_gets_alone(name, pruner_config, uniform, monkeypa
 
 def test_linears_that_lose_nothing_are_not_asked_for(pruner_config, uniform, monkeypatch):
     monkeypatch.setattr(
-        "ssgr.pruning.loop.matrix_quotas",
+        "ssgr.pruning.orders.matrix_quotas",
         lambda targets, shapes, sparsity: {
             name: Quota(0 if name.endswith(("k_proj", "down_proj")) else 100) for name in shapes
         },
