@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis import stats, verdicts
 from analysis.arms import Data
-from analysis.comparable import rank
+from analysis.comparable import rank, shown
 from analysis.figures.priced import Priced, every_arm
 from analysis.rows import ARM
 from analysis.style import label
@@ -31,7 +31,7 @@ def markdown(data: Data, key: str, value: str) -> tuple[str, list[str]]:
     if key not in KEYS:
         raise UserError(f"--against {key}={value}: the key must be one of {', '.join(KEYS)}")
     priced, left_out = every_arm(data)
-    values = {shown(one.run[key]): one.run[key] for one in priced}
+    values = {asked(one, key): one.run[key] for one in priced}
     if value not in values:
         choices = ", ".join(sorted(values, key=lambda text: rank(key, values[text])))
         raise UserError(f"--against {key}={value}: no arm has it; {key} is {choices}")
@@ -112,15 +112,15 @@ def baseline_of(one: Priced, priced: Sequence[Priced], key: str, value: str) -> 
 
     None where there is none, and for an arm that has the value itself.
     """
-    if shown(one.run[key]) == value:
+    if asked(one, key) == value:
         return None
     found = [
         other
         for other in priced
         if other.row == one.row
-        and shown(other.run[key]) == value
+        and asked(other, key) == value
         and other.arms.problems.equals(one.arms.problems)
-        and all(shown(other.run[name]) in ("null", shown(one.run[name])) for name in shared(one, other) if name != key)
+        and all(asked(other, name) in ("null", asked(one, name)) for name in shared(one, other) if name != key)
     ]
     if len(found) > 1:
         named = ", ".join(other.name for other in found)
@@ -162,9 +162,9 @@ def plain(value: float, form: str) -> str:
     return "" if pd.isna(value) else f"{value:{form}}"
 
 
-def shown(value) -> str:
-    """As it may be asked for."""
-    return "null" if pd.isna(value) else f"{round(value, 3):g}" if isinstance(value, float) else str(value)
+def asked(one: Priced, key: str) -> str:
+    """What it has in this key, as --against may name it; sparsity is counted: 0.54998 for 0.55."""
+    return shown(round(one.run[key], 3) if key == "sparsity" else one.run[key])
 
 
 def legend(key: str, value: str, methods: Sequence[str]) -> str:

@@ -175,6 +175,15 @@ def rank(column: str, value: Any) -> tuple:
     return (2, 0.0, value) if middle is None else (1, middle, "")
 
 
+def shown(value: Any) -> str:
+    """As it may be asked for by --where and --against."""
+    if isinstance(value, list):
+        return json.dumps(value)
+    if pd.isna(value):
+        return "null"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def middle_of(column: str, label: str) -> float | None:
     """The middle of a bin, larger for harder and longer ones; None for what is no bin."""
     for edges, name in LABELS.get(column, {}).items():

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from analysis import wandb_source
-from analysis.comparable import rank
+from analysis.comparable import rank, shown
 from analysis.rows import DIVERGENCE, HISTORY, RUNS, SAMPLES, SCHEMA_VERSIONS, options, run_rows, table_of
 from ssgr.errors import UserError
 from ssgr.progress import track
@@ -95,10 +95,10 @@ def unmatched(runs: pd.DataFrame, where: Mapping[str, str]) -> str:
     for name, value in where.items():
         found = matching(runs, {name: value})
         if found.empty and len(runs):
-            values = {_shown(found): found for found in _values(runs, name)}
-            shown = sorted(values, key=lambda text: rank(name, values[text]))
-            more = f" and {len(shown) - VALUES} more" if len(shown) > VALUES else ""
-            return f"{name} is {', '.join(shown[:VALUES])}{more}"
+            values = {shown(found): found for found in _values(runs, name)}
+            choices = sorted(values, key=lambda text: rank(name, values[text]))
+            more = f" and {len(choices) - VALUES} more" if len(choices) > VALUES else ""
+            return f"{name} is {', '.join(choices[:VALUES])}{more}"
         runs = found
     return ""
 
@@ -297,15 +297,6 @@ def _values(runs: pd.DataFrame, name: str) -> pd.Series:
     if len(runs) and not any(name in options(text) for text in runs["config"]):
         raise UserError(f"where: no column and no option of the configs is called {name}")
     return runs["config"].map(lambda text: options(text).get(name))
-
-
-def _shown(value: Any) -> str:
-    """As it may be asked for."""
-    if isinstance(value, list):
-        return json.dumps(value)
-    if pd.isna(value):
-        return "null"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _say(lines: Iterable[str]) -> None:

@@ -58,10 +58,9 @@ class Order:
         self.measure = getattr(pruner, "measure_error", False)
         self.sinks = getattr(pruner, "sinks", Sinks.keep)
         self.propagation = getattr(pruner, "propagation", Propagation.pruned)
-        self.needs = "gram" if self.measure else method.needs
-        if not any(quota.count for quota in self.quotas.values()):
-            self.needs = "nothing"
-        self.wants_scores = bool(allocation.score_name) and any(quota.count for quota in self.quotas.values())
+        masks = any(quota.count for quota in self.quotas.values())
+        self.needs = ("gram" if self.measure else method.needs) if masks else "nothing"
+        self.wants_scores = masks and bool(allocation.score_name)
         self.scores: dict[str, dict[str, float]] = {}  # of each linear's block, as the report has them
         self.allocating = 0.0  # seconds
         self.rows: list[dict[str, Any]] = []  # of the report
