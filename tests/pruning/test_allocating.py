@@ -8,7 +8,7 @@ import torch
 from test_allocation import ALPHA, CONFIGS, OWL, SCORED, by_name, pruned, targets, unequal_model
 from test_loop import SEQUENCES, token_weights
 
-from ssgr.config import SCHEMAS, Propagation, Sinks
+from ssgr.config import SCHEMAS, Propagation, Sinks, Tail
 from ssgr.errors import CellError, UserError
 from ssgr.models.blocks import model_linears
 from ssgr.pruning.allocation import ALLOCATIONS
@@ -124,7 +124,7 @@ def test_patterns_are_refused_before_anything_is_read(pruner, config, pruner_con
     assert not passes and all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
 
 
-CHANGES = {"outlier_multiple": 2.0, "spread": 0.1, "relative_spread": 0.2}
+CHANGES = {"outlier_multiple": 2.0, "spread": 0.1, "relative_spread": 0.2, "tail": Tail.peak}
 
 
 @pytest.mark.parametrize("name", ALLOCATIONS.names())

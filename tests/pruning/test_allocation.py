@@ -16,6 +16,7 @@ from ssgr.config import (
     AlphaPruningConfig,
     OwlConfig,
     Propagation,
+    Tail,
 )
 from ssgr.errors import CellError, UserError
 from ssgr.models.blocks import model_linears
@@ -26,7 +27,7 @@ from ssgr.pruning.sparsity import Sparsity, matrix_quotas
 
 # the weights of tiny models are normal: entries beyond 2.5 means are as frequent there as beyond 5 in a trained model
 OWL = OwlConfig("owl", outlier_multiple=2.5, spread=0.08)
-ALPHA = AlphaPruningConfig("alphapruning", relative_spread=0.3)
+ALPHA = AlphaPruningConfig("alphapruning", relative_spread=0.3, tail=Tail.median)
 CONFIGS = {"uniform": AllocationConfig("uniform"), "owl": OWL, "alphapruning": ALPHA}
 SCORED = [OWL, ALPHA]
 
@@ -75,10 +76,16 @@ def outlier_shares(model, token_weights, multiple):
     return shares
 
 
-def hill(matrix):
+def hill(matrix, tail):
     eigenvalues = np.sort(np.linalg.svd(matrix.astype(np.float64), compute_uv=False) ** 2)
-    n, k = len(eigenvalues), len(eigenvalues) // 2
+    n = len(eigenvalues)
+    k = n // 2 if tail == Tail.median else n - 1 - start_of_fullest_bin(eigenvalues)
     return 1 + k / sum(np.log(eigenvalues[n - i] / eigenvalues[n - k - 1]) for i in range(1, k + 1))
+
+
+def start_of_fullest_bin(eigenvalues):
+    counts, edges = np.histogram(np.log(eigenvalues), 100)
+    return int(np.sum(np.log(eigenvalues) < edges[counts.argmax()] - 1e-12))
 
 
 def owl_by_the_book(shares, sizes, value, spread):
@@ -105,12 +112,13 @@ def test_owl_scores_are_the_shares_of_outliers_in_the_dense_model(weighted, prun
             assert row["block_outlier_share"] == pytest.approx(expected[block_of(row["name"])], rel=1e-9)
 
 
-def test_alphapruning_scores_are_hills_exponents(pruner_config):
+@pytest.mark.parametrize("tail", Tail)
+def test_alphapruning_scores_are_hills_exponents(tail, pruner_config):
     dense = unequal_model()
-    _, report = pruned(ALPHA, pruner_config("magnitude"), sequences=None)
+    _, report = pruned(replace(ALPHA, tail=tail), pruner_config("magnitude"), sequences=None)
     for row in report.rows:
         block = blocks_of(dense)[block_of(row["name"])]
-        alphas = [hill(model_linears(dense)[name].weight.numpy()) for name in block]
+        alphas = [hill(model_linears(dense)[name].weight.numpy(), tail) for name in block]
         assert row["block_alpha"] == pytest.approx(np.mean(alphas), rel=1e-9)
     assert len({row["block_alpha"] for row in report.rows}) == 3
 
@@ -221,12 +229,17 @@ def test_a_spectrum_is_that_of_the_smaller_product(shape):
     np.testing.assert_allclose(spectrum(weight).numpy(), values, rtol=1e-10)
 
 
-def test_a_spectrum_without_a_tail():
-    assert tail_exponent(torch.zeros(8, dtype=torch.float64)) is None
-    assert tail_exponent(torch.tensor([0.0, 0.0, 3.0], dtype=torch.float64)) is None
+@pytest.mark.parametrize("tail", Tail)
+def test_a_spectrum_without_a_tail(tail):
+    assert tail_exponent(torch.zeros(8, dtype=torch.float64), tail) is None
+    assert tail_exponent(torch.tensor([0.0, 0.0, 3.0], dtype=torch.float64), tail) is None
+    assert 1 < tail_exponent(torch.ones(8, dtype=torch.float64), tail) < np.inf
+
+
+def test_what_rounding_leaves_is_no_part_of_a_spectrum():
     low_rank = torch.tensor([0.0, 1e-17, 1.0, 1.0, np.e, np.e**2], dtype=torch.float64)
-    assert tail_exponent(low_rank) == pytest.approx(1 + 2 / 3)
-    assert tail_exponent(torch.ones(8, dtype=torch.float64)) < np.inf
+    assert tail_exponent(low_rank, Tail.median) == pytest.approx(1 + 2 / 3)
+    assert tail_exponent(low_rank, Tail.peak) == pytest.approx(1 + 3 / 3)  # the bin of the two ones is the fullest
 
 
 def test_a_block_of_zeros_is_named(pruner_config):
@@ -240,5 +253,6 @@ def test_a_block_of_zeros_is_named(pruner_config):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_alphapruning_runs_on_a_gpu():
     weight = torch.randn(64, 96, generator=torch.Generator().manual_seed(0)).bfloat16()
-    on_cpu, on_gpu = (tail_exponent(spectrum(weight.to(device))) for device in ("cpu", "cuda"))
-    assert on_gpu == pytest.approx(on_cpu, rel=1e-9)
+    for tail in Tail:
+        on_cpu, on_gpu = (tail_exponent(spectrum(weight.to(device)), tail) for device in ("cpu", "cuda"))
+        assert on_gpu == pytest.approx(on_cpu, rel=1e-9)

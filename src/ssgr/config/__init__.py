@@ -51,6 +51,7 @@ from ssgr.config.pruning import (
     Sinks,
     SparseGPTConfig,
     SparsityConfig,
+    Tail,
     WandaConfig,
 )
 
@@ -88,6 +89,7 @@ __all__ = [
     "Sinks",
     "SparseGPTConfig",
     "SparsityConfig",
+    "Tail",
     "TaskConfig",
     "TextConfig",
     "TokenWeights",

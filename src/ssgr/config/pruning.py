@@ -13,6 +13,11 @@ class Sinks(StrEnum):
     exclude = "exclude"
 
 
+class Tail(StrEnum):
+    peak = "peak"
+    median = "median"
+
+
 class Propagation(StrEnum):
     pruned = "pruned"
     dense = "dense"
@@ -159,6 +164,7 @@ class OwlConfig(AllocationConfig):
 @dataclass
 class AlphaPruningConfig(AllocationConfig):
     relative_spread: float  # the sparsest block and the least sparse one are as 1 + this to 1 - this
+    tail: Tail  # where a spectrum's tail begins
 
     def check(self) -> None:
         if not 0 <= self.relative_spread < 1:

@@ -4,7 +4,7 @@ Well-trained matrices have heavy-tailed spectra; blocks with lighter tails lose 
 λ_1 ≤ … ≤ λ_n of WᵀW above 0, the exponent of the density's tail is estimated from the k largest (Hill's estimator, the
 paper's PL_Alpha_Hill)
 
-    α = 1 + k / Σ_{i = 1…k} ln(λ_{n−i+1} / λ_{n−k}),   k = n / 2
+    α = 1 + k / Σ_{i = 1…k} ln(λ_{n−i+1} / λ_{n−k})
 
 A block's α is the mean over its matrices, q_b, and its sparsity (the code's `block_wise` mapping, its default)
 
@@ -14,16 +14,20 @@ where η makes the mean S, weighted by the blocks' numbers of weights. τ = 0.3 
 0.2 for Wanda and SparseGPT on LLaMA-7B. A sparsity that would reach 1 is cut and η grows for the others, where the
 code leaves it.
 
-k: the paper lets the tail begin at the peak of the density ("Fix-finger"), its code's `alpha_peak`. The median taken
-here is the code's `alpha_mid`: the peak of a histogram of 100 bins over the 256 eigenvalues of a small matrix is
-chance.
+`tail` says where it begins. `peak`, the paper's "Fix-finger": at the lower edge of the fullest of 100 bins of ln λ.
+`median`: k = n / 2, the `alpha_mid` of the paper's code. With a few hundred eigenvalues the fullest bin is chance, and
+the median the steadier choice. The code's own `alpha_peak` goes on to fit several beginnings near the peak and keeps
+the one of the least Kolmogorov-Smirnov distance; that is not done here.
 """
 
 import torch
 
+from ssgr.config import Tail
 from ssgr.errors import CellError
 from ssgr.pruning.allocation import ALLOCATIONS, Allocation
 from ssgr.pruning.allocation.fitting import fitted, scaled
+
+BINS = 100  # of the density in which the paper's code looks for the peak
 
 
 @ALLOCATIONS.register("alphapruning")
@@ -33,7 +37,8 @@ class AlphaPruning(Allocation):
     score_name = "block_alpha"
 
     def score(self, weights: dict[str, torch.Tensor], diagonals: dict[str, torch.Tensor]) -> float:
-        alphas = [alpha for weight in weights.values() if (alpha := tail_exponent(spectrum(weight))) is not None]
+        found = [tail_exponent(spectrum(weight), self.config.tail) for weight in weights.values()]
+        alphas = [alpha for alpha in found if alpha is not None]
         if not alphas:
             raise CellError(f"{next(iter(weights))} and its block: allocation=alphapruning finds no spectrum in them")
         return sum(alphas) / len(alphas)
@@ -50,12 +55,21 @@ def spectrum(weight: torch.Tensor) -> torch.Tensor:
     return torch.linalg.eigvalsh(wide @ wide.T if wide.shape[0] <= wide.shape[1] else wide.T @ wide)
 
 
-def tail_exponent(eigenvalues: torch.Tensor) -> float | None:
+def tail_exponent(eigenvalues: torch.Tensor, tail: Tail) -> float | None:
     """α from ascending eigenvalues, those at rounding's level left out; None where fewer than two are left."""
     floor = eigenvalues[-1] * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps
     positive = eigenvalues[eigenvalues > floor]
-    k = len(positive) // 2
-    if k == 0:
+    if len(positive) < 2:
         return None
+    k = len(positive) // 2 if tail == Tail.median else above_peak(positive)
     logs = float((positive[-k:] / positive[-k - 1]).log().sum())
     return 1 + k / max(logs, k * torch.finfo(eigenvalues.dtype).eps)  # equal ones have no tail at all
+
+
+def above_peak(eigenvalues: torch.Tensor) -> int:
+    """How many ascending positive eigenvalues lie above the first one of the fullest bin of their logarithms."""
+    logs = eigenvalues.log()
+    counts = torch.histc(logs, BINS)
+    edge = logs[0] + (logs[-1] - logs[0]) * counts.argmax() / BINS
+    first = int(torch.searchsorted(logs, edge))
+    return max(len(logs) - 1 - first, 1)
