@@ -11,8 +11,8 @@ from transformers import (
     Lfm2ForCausalLM,
     MambaConfig,
     MambaForCausalLM,
-    Qwen3MoeConfig,
-    Qwen3MoeForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
 )
 
 from ssgr.cache import content_hash
@@ -78,11 +78,10 @@ def test_missing_tensors_are_not_made_up(config_for, tmp_path):
     assert "lack model.layers.2" in refusal(tmp_path / "short", config_for, tmp_path)
 
 
-def test_fused_experts_are_refused_by_their_shape():
+def test_experts_of_another_layout_are_refused_by_their_shape():
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
-    experts = {"num_experts": 4, "moe_intermediate_size": 16, "intermediate_size": 16, "vocab_size": 32}
-    model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**shape, **experts))
-    with pytest.raises(UserError, match="mixture-of-experts"):
+    model = MixtralForCausalLM(MixtralConfig(**shape, num_local_experts=4, intermediate_size=16, vocab_size=32))
+    with pytest.raises(UserError, match=r"gate_up_proj \(MixtralExperts\).*mixture-of-experts"):
         load.check_weights(model)
 
 
