@@ -85,6 +85,24 @@ def test_experts_of_another_layout_are_refused_by_their_shape():
         load.check_weights(model)
 
 
+@pytest.mark.parametrize(
+    ("place", "own", "said"),
+    [
+        ("mlp", {"mixing": torch.nn.Parameter(torch.zeros(8, 4))}, r"mlp\.mixing \(Qwen2MLP\) .* weight \(8, 4\)"),
+        ("", {"mixing": torch.nn.Parameter(torch.zeros(8, 4))}, r"mixing \(Qwen2DecoderLayer\)"),
+        ("mlp", {"taps": torch.nn.Conv1d(4, 4, 3)}, r"mlp\.taps\.weight \(Conv1d\)"),
+        ("self_attn", {"fold": torch.nn.Bilinear(4, 4, 2)}, r"self_attn\.fold\.weight \(Bilinear\)"),
+    ],
+    ids=["matrix", "block", "convolution", "bilinear"],
+)
+def test_weights_that_would_stay_dense_in_silence_are_named(place, own, said):
+    model = tiny_models.build("qwen2")
+    for name, what in own.items():
+        setattr(model.model.layers[1].get_submodule(place), name, what)
+    with pytest.raises(UserError, match=f"unsupported architecture: {said}"):
+        load.check_weights(model)
+
+
 def test_unsupported_architectures_name_the_module():
     model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=32))
     with pytest.raises(UserError, match="GPT2Model"):

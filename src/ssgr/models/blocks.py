@@ -68,10 +68,10 @@ def refuse_matrices(block: nn.Module, known: set[nn.Module]) -> None:
     }
     if lost:
         name, weight = max(lost.items(), key=lambda item: item[1].numel())
-        known_experts = f"; mixture-of-experts models that can be pruned: {', '.join(EXPERT_MODELS)}"
+        hint = f"; mixture-of-experts models that can be pruned: {', '.join(EXPERT_MODELS)}"
         raise UserError(
             f"unsupported architecture: {name} of {type(block).__name__} is a weight {tuple(weight.shape)} outside of "
-            f"an nn.Linear{known_experts if weight.dim() == 3 else ''}"
+            f"an nn.Linear{hint if 'expert' in name.lower() else ''}"
         )
 
 
