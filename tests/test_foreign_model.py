@@ -106,7 +106,9 @@ def ssgr(folders, tmp_path, monkeypatch, capsys):
         given += ["rollouts.problems=4", "rollouts.max_new_tokens=12", "calibration.tokens=200", "tracking=disabled"]
         monkeypatch.setattr("sys.argv", ["ssgr", *given, *options])
         status = cli.main()
-        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ssgr: ")]
+        printed = capsys.readouterr()
+        run.report = printed.out
+        said = [line for line in printed.err.splitlines() if line.startswith("ssgr: ")]
         return status, sorted((tmp_path / "runs").glob("single/hub-*")), said
 
     return run
@@ -144,7 +146,8 @@ def test_a_foreign_model_goes_all_the_way(ssgr, folders, model, options):
     if model == THINKS:
         assert "<|end|>\n<think>\nShe has" in texts[0] and "left.\n</think>\n\n\\boxed{" in texts[0]
     if model == "qwen3_moe":
-        assert result["sparsity"]["experts"] == 8
+        scarce = result["sparsity"]["experts_by_magnitude"]
+        assert f"{scarce} of {result['sparsity']['experts']} experts saw fewer calibration tokens" in ssgr.report
     if (cell / "checkpoint").is_dir():
         AutoModelForCausalLM.from_pretrained(cell / "checkpoint", dtype=torch.bfloat16)
 
