@@ -148,12 +148,11 @@ def test_the_floor_is_so_many_tokens_for_each_input_of_a_matrix(pruner_config, u
     assert {row["fallback"] for row in report.rows if "fallback" in row} == {None, "magnitude"}
 
 
-def test_magnitude_falls_back_to_nothing(pruner_config, uniform):
-    config = pruner_config("magnitude", measure_error=True)
+@pytest.mark.parametrize("measure_error", [True, False])
+def test_a_pruner_that_needs_no_tokens_misses_none(measure_error, pruner_config, uniform):
+    config = pruner_config("magnitude", measure_error=measure_error)
     report = prune_model(tiny_models.loaded(with_a_lonely_expert()), SEQUENCES, None, config, uniform, HALF)
-    assert report.experts() == {"experts": 8, "experts_by_magnitude": 0}
-    config = pruner_config("magnitude")
-    assert prune_model(tiny_models.loaded(with_a_lonely_expert()), None, None, config, uniform, HALF).experts() == {}
+    assert report.experts() == {} and not any("fallback" in row for row in report.rows)
 
 
 def test_owl_scores_a_block_by_the_experts_that_tokens_reach(pruner_config):

@@ -185,9 +185,8 @@ def prune_group(
         row |= {"achieved": masked.get(name, 0) / size, "damping": None, "damping_over_median_diagonal": None}
         row |= order.scores.get(name, {})
         rows[name] = row | (pruned[name].info if name in pruned else {}) | sinks
-        if statistics and statistics.floor:
-            scarce = name in pruned and method is order.fallback
-            rows[name] |= {"tokens": statistics.tokens, "fallback": "magnitude" if scarce else None}
+        if statistics and statistics.floor and order.method.needs != "nothing":
+            rows[name] |= {"tokens": statistics.tokens, "fallback": "magnitude" if method is order.fallback else None}
         if order.measure and statistics:
             rows[name] |= statistics.relative_errors(weight, rounded[name].float() if name in rounded else weight)
     seconds = time.perf_counter() - started  # the checks above wait for the device
