@@ -16,6 +16,7 @@ from transformers import (
     Phi3Config,
     PreTrainedTokenizerFast,
     Qwen3Config,
+    Qwen3MoeConfig,
 )
 
 from ssgr import cli
@@ -38,6 +39,12 @@ FOREIGN = {
         "{bos}<|head|>user\n\n{text}<|eot|><|head|>it\n\n",
     ),
     "qwen3": (Qwen3Config, {"head_dim": 16}, (None, "<|end|>", "<|start|>"), "<|start|>user\n{text}<|end|>\n<think>\n"),
+    "qwen3_moe": (
+        Qwen3MoeConfig,
+        {"head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
+        (None, "<|end|>", "<|start|>"),
+        "<|start|>user\n{text}<|end|>\n<|start|>it\n",
+    ),
     "mistral": (MistralConfig, WINDOW, ("<s>", "</s>", "[INST]", "[/INST]"), "{bos}[INST] {text} [/INST]"),
     "gemma2": (Gemma2Config, GEMMA, ("<bos>", "<eos>", "<turn>"), "{bos}<turn>user\n{text}<turn>model\n"),
     "gemma3": (Gemma3TextConfig, GEMMA, ("<bos>", "<eos>", "<turn>"), "{bos}<turn>user\n{text}<turn>model\n"),
@@ -99,7 +106,9 @@ def ssgr(folders, tmp_path, monkeypatch, capsys):
         given += ["rollouts.problems=4", "rollouts.max_new_tokens=12", "calibration.tokens=200", "tracking=disabled"]
         monkeypatch.setattr("sys.argv", ["ssgr", *given, *options])
         status = cli.main()
-        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ssgr: ")]
+        printed = capsys.readouterr()
+        run.report = printed.out
+        said = [line for line in printed.err.splitlines() if line.startswith("ssgr: ")]
         return status, sorted((tmp_path / "runs").glob("single/hub-*")), said
 
     return run
@@ -110,6 +119,7 @@ def ssgr(folders, tmp_path, monkeypatch, capsys):
     [
         ("llama", ["calibration=self_generated", "selection.correctness=any", "save_checkpoint=true"]),
         ("qwen3", ["calibration=reference_solutions", "model.think_end=</think>"]),
+        ("qwen3_moe", ["calibration=reference_solutions", "allocation=owl", "save_checkpoint=true"]),
         ("mistral", ["calibration=prompts_only", "sparsity=n2m4"]),
         ("gemma2", ["calibration=general_text"]),
         ("gemma3", ["calibration=prompts_only", "pruner=wanda"]),
@@ -135,6 +145,9 @@ def test_a_foreign_model_goes_all_the_way(ssgr, folders, model, options):
         assert whole and all(text.startswith(f"{before}Ann has ") and text.count(before) == 1 for text in whole)
     if model == THINKS:
         assert "<|end|>\n<think>\nShe has" in texts[0] and "left.\n</think>\n\n\\boxed{" in texts[0]
+    if model == "qwen3_moe":
+        scarce = result["sparsity"]["experts_by_magnitude"]
+        assert f"{scarce} of {result['sparsity']['experts']} experts saw fewer calibration tokens" in ssgr.report
     if (cell / "checkpoint").is_dir():
         AutoModelForCausalLM.from_pretrained(cell / "checkpoint", dtype=torch.bfloat16)
 

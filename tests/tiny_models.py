@@ -5,17 +5,25 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
     LlamaConfig,
     MistralConfig,
     OPTConfig,
+    Phi3Config,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
 )
 
 from ssgr.models.load import LoadedModel
 
 VOCABULARY = 96
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+GEMMA = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 5}
 ARCHITECTURES = {
     "qwen2": (Qwen2Config, {}),
     "llama": (LlamaConfig, {}),
@@ -28,6 +36,12 @@ ARCHITECTURES = {
         Qwen2Config,
         {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
     ),
+    "phi3": (Phi3Config, {}),  # q, k and v are one linear, gate and up another
+    "gemma": (GemmaConfig, {"head_dim": 16}),
+    "gemma2": (Gemma2Config, GEMMA | {"final_logit_softcapping": None}),  # the head's logits are the model's
+    "gemma3": (Gemma3TextConfig, GEMMA | {"sliding_window_pattern": 2}),
+    "qwen3_moe": (Qwen3MoeConfig, EXPERTS | {"head_dim": 16, "mlp_only_layers": [1]}),
+    "qwen2_moe": (Qwen2MoeConfig, EXPERTS | {"shared_expert_intermediate_size": 40}),
 }
 
 
@@ -50,7 +64,10 @@ def build(architecture: str = "qwen2", seed: int = 0, dtype: torch.dtype = torch
     torch.manual_seed(seed)
     config = config_class(**(settings | extra | changes))
     # built in its dtype, because casting afterwards would round the rotary frequencies too
-    return AutoModelForCausalLM.from_config(config, dtype=dtype).eval().requires_grad_(False)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval().requires_grad_(False)
+    if architecture.endswith("_moe") and dtype == torch.float64:
+        model.set_experts_implementation("eager")  # the usual one has no fp64
+    return model
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

@@ -31,6 +31,8 @@ def write_report(
             console.print(Text(line))
     if result["calibration"]:
         console.print(Text(calibration_line(result["calibration"])))
+    if "experts" in result["sparsity"]:
+        console.print(Text(experts_line(result["sparsity"])))
     if cell.config.model.path is None:
         console.print("The bundled model and its problems are synthetic: for trying things out, not for conclusions.")
     if not cell.is_dense and len(after.samples):
@@ -116,6 +118,11 @@ def calibration_line(calibration: dict) -> str:
             f"mean pass rate {calibration['mean_pass_rate']:.2f}"
         )
     return line
+
+
+def experts_line(sparsity: dict) -> str:
+    line = f"{sparsity['experts_by_magnitude']:,} of {sparsity['experts']:,} experts"
+    return f"{line} saw fewer calibration tokens than they have inputs: pruned by magnitude (prune_report.json)"
 
 
 def show_example(console: Console, subject: Subject, before: pd.DataFrame, after: pd.DataFrame) -> None:

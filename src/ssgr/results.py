@@ -137,6 +137,7 @@ def write_result(
     sparsity = {"target": 0.0, "achieved": 0.0, "pattern": "dense"}
     if pruning is not None:
         sparsity = {"target": pruning.target, "achieved": pruning.achieved, "pattern": pruning.pattern}
+        sparsity |= pruning.experts()
     result = {
         "schema_version": SCHEMA_VERSION,
         "cell": cell.name,

@@ -52,6 +52,10 @@ class Linears(torch.nn.Module):
         self.generation_config = SimpleNamespace(eos_token_id=7)
 
 
+class Qwen3MoeExperts(torch.nn.Module):
+    """Known by its name."""
+
+
 @pytest.fixture
 def engine_of(tmp_path, monkeypatch):
     monkeypatch.setattr("ssgr.models.blocks.model_linears", lambda model: {"block.linear": model.linear})
@@ -154,20 +158,27 @@ def test_a_model_that_is_pruned_before_the_start_is_brought_into_it(engine_of, t
     assert [made.output_ids[0] for made in engine.generate([[5], [4]], [0, 0], GREEDY)] == [3, 3]
 
 
-def test_an_engine_that_takes_no_weights_is_started_anew_from_a_checkpoint(engine_of, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("shape", "experts", "reason"),
+    [("rigid", [], "NotImplementedError: load_weights"), ("0.32", [Qwen3MoeExperts()], "a mixture of experts")],
+)
+def test_an_engine_that_takes_no_weights_is_started_anew_from_a_checkpoint(
+    shape, experts, reason, engine_of, tmp_path, monkeypatch, capsys
+):
     def write(model, tokenizer, folder):
         folder.mkdir()
         save_file({"block.linear.weight": model.linear.weight}, folder / "model.safetensors")
 
-    monkeypatch.setenv("FAKE_VLLM", "rigid")
+    monkeypatch.setenv("FAKE_VLLM", shape)
     monkeypatch.setattr("ssgr.models.save.write_model", write)
     engine = engine_of()
+    engine.loaded.model.experts = torch.nn.ModuleList(experts)
     assert engine.generate([[5]], [0], GREEDY)[0].output_ids[0] == 6
     engine.loaded.model.linear.weight.fill_(0.5)
     for _ in range(2):
         assert engine.generate([[5]], [0], GREEDY)[0].output_ids[0] == 3
     assert logs(tmp_path).count("started") == 2
-    assert "takes no new weights while it runs (NotImplementedError: load_weights)" in capsys.readouterr().err
+    assert f"takes no new weights while it runs ({reason})" in capsys.readouterr().err
 
 
 def test_a_child_that_hangs_is_killed_after_a_while(engine_of, monkeypatch):

@@ -66,6 +66,15 @@ def test_mixtures_of_experts_are_refused_by_their_configuration(copy, config_for
     settings = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(settings | {"num_local_experts": 8}))
     assert "mixture-of-experts" in refusal(config_for(copy))
+    (copy / "config.json").write_text(json.dumps(settings | {"model_type": "mixtral", "num_local_experts": 8}))
+    assert "type mixtral cannot be pruned (num_local_experts=8): choices: qwen2_moe, qwen3_moe" in refusal(
+        config_for(copy)
+    )
+    (copy / "config.json").write_text(json.dumps({"text_config": settings | {"model_type": "x", "num_experts": 2}}))
+    assert "type x " in refusal(config_for(copy))
+    for supported in files.EXPERT_MODELS:
+        (copy / "config.json").write_text(json.dumps(settings | {"model_type": supported, "num_experts": 8}))
+        files.check_model_folder(config_for(copy))
 
 
 def test_packed_weights_are_refused(copy, config_for):

@@ -11,8 +11,8 @@ from transformers import (
     Lfm2ForCausalLM,
     MambaConfig,
     MambaForCausalLM,
-    Qwen3MoeConfig,
-    Qwen3MoeForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
 )
 
 from ssgr.cache import content_hash
@@ -78,11 +78,28 @@ def test_missing_tensors_are_not_made_up(config_for, tmp_path):
     assert "lack model.layers.2" in refusal(tmp_path / "short", config_for, tmp_path)
 
 
-def test_fused_experts_are_refused_by_their_shape():
+def test_experts_of_another_layout_are_refused_by_their_shape():
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
-    experts = {"num_experts": 4, "moe_intermediate_size": 16, "intermediate_size": 16, "vocab_size": 32}
-    model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**shape, **experts))
-    with pytest.raises(UserError, match="mixture-of-experts"):
+    model = MixtralForCausalLM(MixtralConfig(**shape, num_local_experts=4, intermediate_size=16, vocab_size=32))
+    with pytest.raises(UserError, match=r"gate_up_proj \(MixtralExperts\).*mixture-of-experts"):
+        load.check_weights(model)
+
+
+@pytest.mark.parametrize(
+    ("place", "own", "said"),
+    [
+        ("mlp", {"mixing": torch.nn.Parameter(torch.zeros(8, 4))}, r"mlp\.mixing \(Qwen2MLP\) .* weight \(8, 4\)"),
+        ("", {"mixing": torch.nn.Parameter(torch.zeros(8, 4))}, r"mixing \(Qwen2DecoderLayer\)"),
+        ("mlp", {"taps": torch.nn.Conv1d(4, 4, 3)}, r"mlp\.taps\.weight \(Conv1d\)"),
+        ("self_attn", {"fold": torch.nn.Bilinear(4, 4, 2)}, r"self_attn\.fold\.weight \(Bilinear\)"),
+    ],
+    ids=["matrix", "block", "convolution", "bilinear"],
+)
+def test_weights_that_would_stay_dense_in_silence_are_named(place, own, said):
+    model = tiny_models.build("qwen2")
+    for name, what in own.items():
+        setattr(model.model.layers[1].get_submodule(place), name, what)
+    with pytest.raises(UserError, match=f"unsupported architecture: {said}"):
         load.check_weights(model)
 
 

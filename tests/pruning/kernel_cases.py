@@ -95,6 +95,15 @@ def test_every_group_keeps_n(n, m, kind, fused):
     assert torch.equal(mask.cpu(), sparsity.lowest_in_groups(saliency, n, m))
 
 
+@pytest.mark.parametrize("dead", [(), (3, 17)], ids=str)
+@pytest.mark.parametrize("pattern", [(), (2, 4)], ids=str)
+def test_inputs_that_no_token_reached_lose_their_share(pattern, dead, fused):
+    weight = torch.randn(11, 40, generator=torch.Generator().manual_seed(0))
+    reached = torch.ones(40, dtype=torch.bool).index_fill(0, torch.tensor(dead, dtype=torch.long), False)
+    asked = weight.abs() * reached, weight, reached, Quota(220, *pattern)
+    assert torch.equal(fused(sparsity.lowest_of_inputs, *asked).cpu(), sparsity.lowest_of_inputs(*asked))
+
+
 def test_ties_are_counted_over_more_programs_than_are_read_at_once(monkeypatch):
     monkeypatch.setattr(radix, "CHUNK", 32)
     saliency = (torch.arange(32 * 132) % 7 == 0).float()

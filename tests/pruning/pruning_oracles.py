@@ -30,6 +30,23 @@ def lowest_per_row(scores: np.ndarray, count: int) -> np.ndarray:
     return np.stack([lowest(scores[row], count // rows + (row < extra)) for row in range(rows)])
 
 
+def lowest_per_row_of_inputs(scores: np.ndarray, size: np.ndarray, reached: np.ndarray, count: int) -> np.ndarray:
+    """Each row's count cut over reached and unreached columns by their number; the unreached go by size."""
+    rows, columns = scores.shape
+    mask = np.zeros(scores.shape, dtype=bool)
+    for row in range(rows):
+        quota = count // rows + (row < count % rows)
+        live = rounded(Fraction(quota * int(reached.sum()), columns))
+        mask[row, reached] = lowest(scores[row, reached], live)
+        mask[row, ~reached] = lowest(size[row, ~reached], quota - live)
+    return mask
+
+
+def unreached_by_size(scores: np.ndarray, size: np.ndarray, reached: np.ndarray) -> np.ndarray:
+    """Scores in which unreached columns lie below all others, in the order of their size."""
+    return np.where(reached, scores, size - size.max() - 1)
+
+
 def gram(inputs: np.ndarray, weights: np.ndarray) -> np.ndarray:
     inputs = inputs.astype(np.float64)
     return sum(w * np.outer(x, x) for x, w in zip(inputs, weights, strict=True)) / weights.sum(dtype=np.float64)
@@ -41,10 +58,18 @@ def magnitude(weight, moments, count, n=None, m=None):
     return np.where(mask, 0, weight), mask
 
 
+def lowest_of_inputs(weight, scores, reached, count, n, m):
+    size = np.abs(weight)
+    if n:
+        mask = lowest_in_groups(unreached_by_size(scores, size, reached), n, m)
+    else:
+        mask = lowest_per_row_of_inputs(scores, size, reached, count)
+    return np.where(mask, 0, weight), mask
+
+
 def wanda(weight, moments, count, n=None, m=None):
     scores = np.abs(weight) * np.sqrt(np.diag(moments))
-    mask = lowest_in_groups(scores, n, m) if n else lowest_per_row(scores, count)
-    return np.where(mask, 0, weight), mask
+    return lowest_of_inputs(weight, scores, np.diag(moments) > 0, count, n, m)
 
 
 def ria(weight, moments, count, n=None, m=None, *, power=0.5):
@@ -53,8 +78,7 @@ def ria(weight, moments, count, n=None, m=None, *, power=0.5):
     for i, j in np.ndindex(size.shape):
         relative = size[i, j] / size[:, j].sum() + size[i, j] / size[i].sum()
         scores[i, j] = relative * np.sqrt(moments[j, j]) ** power
-    mask = lowest_in_groups(scores, n, m) if n else lowest_per_row(scores, count)
-    return np.where(mask, 0, weight), mask
+    return lowest_of_inputs(weight, scores, (np.diag(moments) > 0) | (power == 0), count, n, m)
 
 
 def sparsegpt(weight, moments, count, n=None, m=None, *, damping=None, block_size=128):

@@ -40,6 +40,43 @@ def test_every_group_keeps_n(n, m):
     assert np.array_equal(mask.numpy(), pruning_oracles.lowest_in_groups(scores.numpy(), n, m))
 
 
+@given(st.integers(1, 5), st.integers(1, 9), st.data())
+@settings(max_examples=80, deadline=None)
+def test_unreached_inputs_lose_their_share_of_each_row_by_magnitude(rows, columns, data):
+    draw = lambda kind, size: np.array(data.draw(st.lists(kind, min_size=size, max_size=size)))  # noqa: E731
+    weight = draw(levels, rows * columns).reshape(rows, columns).astype(np.float32)
+    norms = draw(levels, columns).astype(np.float32)
+    quota = sparsity.Quota(data.draw(st.integers(0, rows * columns)))
+    scores, reached = weight * norms, norms > 0
+    mask = sparsity.lowest_of_inputs(*map(torch.from_numpy, (scores, weight, reached)), quota).numpy()
+    assert mask.sum() == quota.count and np.ptp(mask.sum(1)) <= 1
+    assert (np.abs(mask[:, reached].sum(1) - mask.sum(1) * reached.sum() / columns) <= 0.5).all()
+    assert np.array_equal(mask, pruning_oracles.lowest_of_inputs(weight, scores, reached, quota.count, None, None)[1])
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 3)])
+def test_unreached_inputs_go_first_in_their_group_and_by_magnitude(n, m):
+    weight = torch.randint(1, 4, (7, m * 6), generator=torch.Generator().manual_seed(0)).float()
+    reached = torch.rand(m * 6, generator=torch.Generator().manual_seed(1)) > 0.5
+    quota = sparsity.Quota(7 * 6 * (m - n), n, m)
+    mask = sparsity.lowest_of_inputs(weight * reached, weight, reached, quota)
+    groups, unreached = mask.view(7, -1, m), (~reached).view(-1, m).expand(7, -1, m)
+    assert groups.sum(2).eq(m - n).all()
+    assert (groups & unreached).sum(2).eq(unreached.sum(2).clamp(max=m - n)).all()
+    expected = pruning_oracles.lowest_of_inputs(
+        *(each.numpy() for each in (weight, weight * reached, reached)), 0, n, m
+    )
+    assert np.array_equal(mask.numpy(), expected[1])
+
+
+@pytest.mark.parametrize("pattern", [(), (2, 4)], ids=str)
+def test_where_all_inputs_are_reached_nothing_else_decides(pattern):
+    scores = torch.randint(0, 3, (5, 24), generator=torch.Generator().manual_seed(0)).float()
+    mask = sparsity.lowest_of_inputs(scores, 3 - scores, torch.ones(24, dtype=torch.bool), sparsity.Quota(60, *pattern))
+    plain = sparsity.lowest_in_groups(scores, *pattern) if pattern else sparsity.lowest_per_row(scores, 60)
+    assert torch.equal(mask, plain)
+
+
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8), st.data())
 @settings(max_examples=60, deadline=None)
 def test_spread_is_exact_and_even(sizes, data):

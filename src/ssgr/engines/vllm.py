@@ -222,15 +222,30 @@ class VllmEngine(Engine):
         if server.weights == wanted:
             return server
         server.weights = None  # until all replicas have them
+        refusal = self._put_in(server)
+        if refusal is not None:
+            say(f"vLLM {self.identity['vllm']} takes no new weights while it runs ({refusal}): it is started anew")
+            return self._start_anew(Server(server.key, server.max_model_len, wanted))
+        server.weights = wanted
+        return server
+
+    def _put_in(self, server: Server) -> str | None:
+        """Puts the loaded model's linears into the running children; why not, where these take none.
+
+        Experts are never put in: once loaded, vLLM from 0.20 on may lay them out for its kernels (up before gate), and
+        what is loaded again is written in the checkpoint's layout, to be read wrong in silence (its issue 42821).
+        """
+        from ssgr.models.experts import has_experts
+
+        if has_experts(self.loaded.model):
+            return "a mixture of experts"
         try:
             hand_over(self.loaded.model, server.children)
         except ChildFailed as error:
             if not any(kind in str(error) for kind in RIGID):
                 raise
-            say(f"vLLM {self.identity['vllm']} takes no new weights while it runs ({error}): it is started anew")
-            return self._start_anew(Server(server.key, server.max_model_len, wanted))
-        server.weights = wanted
-        return server
+            return str(error)
+        return None
 
     def _start_anew(self, server: Server) -> Server:
         """Starts with the loaded model's weights as they stand, which are written for it."""

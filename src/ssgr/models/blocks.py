@@ -13,6 +13,10 @@ import torch
 from torch import nn
 
 from ssgr.errors import UserError
+from ssgr.models.experts import ExpertLinear, expert_linears, is_experts
+from ssgr.models.files import EXPERT_MODELS
+
+Linear = nn.Linear | ExpertLinear  # what is pruned: its `weight` [out, in] is the model's own memory
 
 
 @dataclass
@@ -32,32 +36,63 @@ def decoder_blocks(model: nn.Module) -> nn.ModuleList:
     return blocks
 
 
-def prunable_linears(block: nn.Module) -> dict[str, nn.Linear]:
-    """The linears of one decoder block by their name inside it, in definition order.
+def prunable_linears(block: nn.Module) -> dict[str, Linear]:
+    """The linears of one decoder block by their name inside it, in definition order, and all matrices of its experts.
 
-    Raises UserError for blocks that hold weights which a search for nn.Linear does not see (fused experts) or none.
+    What stands beside experts chooses or weighs them (the router, the gate of a shared expert) and stays dense. Raises
+    UserError naming the module for a block without linears, and for weights of two dimensions and more that are none.
     """
-    for name, parameter in block.named_parameters():
-        if parameter.dim() == 3 and "conv" not in name:
-            raise UserError(
-                f"unsupported architecture: {name} of {type(block).__name__} is a fused 3-D parameter "
-                f"{tuple(parameter.shape)}; mixture-of-experts models cannot be pruned yet"
-            )
-    linears = {name: module for name, module in block.named_modules() if isinstance(module, nn.Linear)}
-    if not linears:
+    gates = {
+        gate for module in block.modules() if any(map(is_experts, module.children())) for gate in module.children()
+    }
+    found: dict[str, Linear] = {}
+    for name, module in block.named_modules():
+        if is_experts(module):
+            found |= {f"{name}.{inner}": linear for inner, linear in expert_linears(module).items()}
+        elif isinstance(module, nn.Linear) and module not in gates:
+            found[name] = module
+    refuse_matrices(block, gates | set(map(module_of, found.values())))
+    if not found:
         raise UserError(f"unsupported architecture: {type(block).__name__} holds no nn.Linear")
-    return linears
+    return found
 
 
-def model_linears(model: nn.Module) -> dict[str, nn.Linear]:
-    """All prunable linears by their full name in the model, block after block.
+def refuse_matrices(block: nn.Module, known: set[nn.Module]) -> None:
+    """UserError naming the largest weight that would stay dense in silence, because no linear holds it."""
+    lost = {
+        f"{f'{name}.' if name else ''}{own} ({type(module).__name__})": parameter
+        for name, module in block.named_modules()
+        if module not in known and not isinstance(module, nn.Embedding)
+        for own, parameter in module.named_parameters(recurse=False)
+        if parameter.dim() > 1
+    }
+    if lost:
+        name, weight = max(lost.items(), key=lambda item: item[1].numel())
+        hint = f"; mixture-of-experts models that can be pruned: {', '.join(EXPERT_MODELS)}"
+        raise UserError(
+            f"unsupported architecture: {name} of {type(block).__name__} is a weight {tuple(weight.shape)} outside of "
+            f"an nn.Linear{hint if 'expert' in name.lower() else ''}"
+        )
+
+
+def module_of(linear: Linear) -> nn.Module:
+    """The module whose forward uses the linear."""
+    return linear.experts if isinstance(linear, ExpertLinear) else linear
+
+
+def model_linears(model: nn.Module) -> dict[str, Linear]:
+    """All prunable linears by their full name in a checkpoint of the model, block after block.
 
     lm_head and embeddings are excluded by identity: a weight that is shared with them is never pruned.
     """
     kept = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module}
     names = {id(module): name for name, module in model.named_modules()}
-    found = [linear for block in decoder_blocks(model) for linear in prunable_linears(block).values()]
-    return {names[id(linear)]: linear for linear in found if id(linear.weight) not in kept}
+    return {
+        f"{names[id(block)]}.{name}": linear
+        for block in decoder_blocks(model)
+        for name, linear in prunable_linears(block).items()
+        if id(linear.weight) not in kept
+    }
 
 
 def prunable_parameters(model: nn.Module) -> int:

@@ -34,6 +34,10 @@ IDENTITY_PATTERNS = (
 )
 HUB_PATTERNS = (*IDENTITY_PATTERNS, "model.safetensors.index.json")
 GGUF_IDENTITY = "model.gguf, unpacked 1"  # another number where the same file is unpacked to another model
+EXPERT_MODELS = {  # mixtures of experts that can be pruned: model_type, and the class that holds a layer's experts
+    "qwen2_moe": "Qwen2MoeExperts",
+    "qwen3_moe": "Qwen3MoeExperts",
+}
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
@@ -107,10 +111,12 @@ def check_folder(folder: Path) -> None:
 
 def refuse_experts(architecture: dict[str, Any], folder: Path) -> None:
     for section in (architecture, architecture.get("text_config") or {}):
+        kind = section.get("model_type")
         for key in EXPERT_COUNTS:
-            if (section.get(key) or 0) > 1:
+            if (section.get(key) or 0) > 1 and kind not in EXPERT_MODELS:
                 raise UserError(
-                    f"model.path={folder}: mixture-of-experts models cannot be pruned yet ({key}={section[key]})"
+                    f"model.path={folder}: mixture-of-experts models of type {kind} cannot be pruned ({key}="
+                    f"{section[key]}): choices: {', '.join(EXPERT_MODELS)}"
                 )
 
 

@@ -131,8 +131,8 @@ def read_model(folder: Path, config: ModelConfig) -> PreTrainedModel:
 
 def check_weights(model: PreTrainedModel) -> None:
     """Raises UserError for architectures that cannot be pruned and for NaN or infinite weights, naming the linear."""
-    model_linears(model)
     refuse_states(model)
+    model_linears(model)
     for name, parameter in model.named_parameters():
         low, high = torch.aminmax(parameter)
         if not (torch.isfinite(low) and torch.isfinite(high)):

@@ -11,13 +11,18 @@ from transformers import PreTrainedModel
 
 from ssgr.config import Propagation, Sinks
 from ssgr.errors import CellError
-from ssgr.models.blocks import BlockCall, capture, replay
+from ssgr.models.blocks import BlockCall, Linear, capture, module_of, replay
+from ssgr.models.experts import ExpertLinear, routed_inputs
 from ssgr.pruning.statistics import InputStatistics, sink_threshold, token_norms
 
 REFERENCE_SEQUENCES = 16  # of the dense model: they decide what a sink is
 BATCH_TOKENS = {"cpu": 8_192, "cuda": 16_384}  # also the longest sum that one fp32 product makes
 
+TOKENS_PER_INPUT = 1  # of an expert, at least: with fewer its Gram matrix is singular, and chance fills what is missing
+
 Collected = dict[str, InputStatistics]  # of one input, by what a pruner needs: diagonal, gram
+# gets a linear's name and input, and which tokens of the batch these are (int64 [tokens]; None: all of them, in order)
+See = Callable[[str, torch.Tensor, torch.Tensor | None], None]
 
 
 @dataclass
@@ -91,7 +96,7 @@ class Calibration:
             model, sequences[:REFERENCE_SEQUENCES], weights[:REFERENCE_SEQUENCES], batch_tokens
         )
 
-    def collect(self, index: int, block: nn.Module, linears: dict[str, nn.Linear], last: bool) -> dict[str, Collected]:
+    def collect(self, index: int, block: nn.Module, linears: dict[str, Linear], last: bool) -> dict[str, Collected]:
         """The statistics of every linear's input, by linear; linears with the same input share one object.
 
         `linears` are the block's, by their full name. Raises CellError for a linear that was never called.
@@ -102,10 +107,7 @@ class Calibration:
                 raise CellError(f"{name}: the model's forward never calls it")
         leaders = {name: linears[name] for name in thresholds}
         statistics = {
-            name: {
-                need: InputStatistics(name, linear.in_features, need == "gram", self.sinks, linear.weight.device)
-                for need in self.needs
-            }
+            name: {need: self._statistics(name, linear, need) for need in self.needs}
             for name, linear in leaders.items()
         }
         carry_on = self.propagation == Propagation.dense and not last
@@ -119,8 +121,12 @@ class Calibration:
                 entry.check()
         return {name: statistics[leader] for name, leader in shared.items()}
 
+    def _statistics(self, name: str, linear: Linear, need: str) -> InputStatistics:
+        floor = TOKENS_PER_INPUT * linear.in_features if isinstance(linear, ExpertLinear) else 0
+        return InputStatistics(name, linear.in_features, need == "gram", self.sinks, linear.weight.device, floor)
+
     def _measure_reference(
-        self, index: int, block: nn.Module, linears: dict[str, nn.Linear], last: bool
+        self, index: int, block: nn.Module, linears: dict[str, Linear], last: bool
     ) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
         """For each linear the first one with the same input, and for each of those its sink threshold, as they run."""
         shared: dict[str, str] = {}
@@ -128,11 +134,14 @@ class Calibration:
         for position, batch in enumerate(self.reference):
             seen: dict[int, tuple[str, torch.Tensor]] = {}  # holds the inputs, so that no id is used twice
 
-            def measure(name: str, inputs: torch.Tensor, batch: Batch = batch, seen: dict = seen) -> None:
+            def measure(
+                name: str, inputs: torch.Tensor, tokens: torch.Tensor | None, batch: Batch = batch, seen: dict = seen
+            ) -> None:
                 leader, _ = seen.setdefault(id(inputs), (name, inputs))
                 shared[name] = leader
                 if leader == name:
-                    norms.setdefault(name, []).append(token_norms(flat(inputs))[batch.real.flatten()])
+                    (real,) = of_tokens(tokens, batch.real)
+                    norms.setdefault(name, []).append(token_norms(flat(inputs))[real])
 
             output = run(block, batch, index, linears, measure, to_the_end=not last)
             if not last:
@@ -151,19 +160,24 @@ def flat(inputs: torch.Tensor) -> torch.Tensor:
     return inputs.reshape(-1, inputs.shape[-1])
 
 
-def adding(
-    batch: Batch, statistics: dict[str, Collected], thresholds: dict[str, torch.Tensor]
-) -> Callable[[str, torch.Tensor], None]:
-    """What adds a linear's input, seen with this batch, to the linear's statistics; padding has weight 0."""
-    first = torch.zeros_like(batch.real)
-    first[:, 0] = True
-    first, weights = first.flatten(), batch.weights.flatten()
+def of_tokens(tokens: torch.Tensor | None, *facts: torch.Tensor) -> list[torch.Tensor]:
+    """Facts [rows, positions] of a batch, for these of its tokens: each [tokens]."""
+    return [fact.flatten() if tokens is None else fact.flatten()[tokens] for fact in facts]
 
-    def add(name: str, inputs: torch.Tensor) -> None:
-        tokens = flat(inputs)
-        sink = first | (token_norms(tokens) > thresholds[name])
+
+def adding(batch: Batch, statistics: dict[str, Collected], thresholds: dict[str, torch.Tensor]) -> See:
+    """What adds a linear's input, seen with this batch, to the linear's statistics; padding has weight 0."""
+    starts = torch.zeros_like(batch.real)
+    starts[:, 0] = True
+
+    def add(name: str, inputs: torch.Tensor, tokens: torch.Tensor | None) -> None:
+        if not inputs.numel():
+            return
+        inputs = flat(inputs)
+        first, weights = of_tokens(tokens, starts, batch.weights)
+        sink = first | (token_norms(inputs) > thresholds[name])
         for entry in statistics[name].values():
-            entry.add(tokens, weights, sink, batch.uneven)
+            entry.add(inputs, weights, sink, batch.uneven)
 
     return add
 
@@ -176,11 +190,11 @@ def run(
     block: nn.Module,
     batch: Batch,
     index: int,
-    linears: dict[str, nn.Linear],
-    see: Callable[[str, torch.Tensor], None],
+    linears: dict[str, Linear],
+    see: See,
     to_the_end: bool,
 ) -> torch.Tensor | None:
-    """The block's output, after `see(name, input)` for each linear; None where the forward could end earlier."""
+    """The block's output, after `see` got each linear's input; None where the forward could end earlier."""
     with observed(linears, see, to_the_end):
         try:
             return replay(block, batch.hidden, batch.calls[index])
@@ -189,23 +203,39 @@ def run(
 
 
 @contextmanager
-def observed(
-    linears: dict[str, nn.Linear], see: Callable[[str, torch.Tensor], None], to_the_end: bool
-) -> Iterator[None]:
+def observed(linears: dict[str, Linear], see: See, to_the_end: bool) -> Iterator[None]:
+    """Shows `see` every linear's input as it comes, those of experts all at once."""
     left = set(linears)
+    parts: dict[nn.Module, dict[str, Linear]] = {}
+    for name, linear in linears.items():
+        parts.setdefault(module_of(linear), {})[name] = linear
 
-    def watch(name: str) -> Callable:
-        def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            see(name, args[0])
-            left.discard(name)
-            if not left and not to_the_end:
-                raise AllSeen
+    def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        for seen in inputs_of(parts[module], args):
+            see(*seen)
+        left.difference_update(parts[module])
+        if not left and not to_the_end:
+            raise AllSeen
 
-        return hook
-
-    handles = [linear.register_forward_pre_hook(watch(name)) for name, linear in linears.items()]
+    handles = [module.register_forward_pre_hook(hook) for module in parts]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def inputs_of(
+    linears: dict[str, Linear], args: tuple[torch.Tensor, ...]
+) -> Iterator[tuple[str, torch.Tensor, torch.Tensor | None]]:
+    """What `See` gets of the linears of one module (one, or those of its experts), from its forward's arguments."""
+    names = {(one.expert, one.projection): name for name, one in linears.items() if isinstance(one, ExpertLinear)}
+    if not names:
+        yield next(iter(linears)), args[0], None
+        return
+    hidden, chosen, *_ = args
+    module = module_of(next(iter(linears.values())))
+    for expert, tokens, inputs in routed_inputs(module, hidden, chosen):
+        for projection, own in inputs.items():
+            if (expert, projection) in names:
+                yield names[expert, projection], own, tokens

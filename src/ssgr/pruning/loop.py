@@ -11,7 +11,7 @@ from torch import nn
 
 from ssgr.config import AllocationConfig, Propagation, PrunerConfig
 from ssgr.errors import CellError
-from ssgr.models.blocks import decoder_blocks, model_linears
+from ssgr.models.blocks import Linear, decoder_blocks, model_linears
 from ssgr.models.load import LoadedModel
 from ssgr.progress import track
 from ssgr.pruning.activations import Calibration, Collected
@@ -100,7 +100,7 @@ def prune_for(
 
 def prune_blocks(
     model: nn.Module,
-    linears: dict[str, nn.Linear],
+    linears: dict[str, Linear],
     orders: list[Order],
     calibration: Calibration | None,
     take: Callable[[int, str, torch.Tensor], None],
@@ -138,13 +138,13 @@ def block_row(index: int, seconds: float, rows: list[dict[str, Any]]) -> dict[st
 
 
 def prune_block(
-    linears: dict[str, nn.Linear],
+    linears: dict[str, Linear],
     orders: list[Order],
     collected: dict[str, Collected],
     take: Callable[[int, str, torch.Tensor], None],
 ) -> list[list[dict[str, Any]]]:
     """Prunes the linears of one block, those with the same input together; each order's rows of the report."""
-    groups: dict[Any, dict[str, nn.Linear]] = {}
+    groups: dict[Any, dict[str, Linear]] = {}
     for name, linear in linears.items():
         groups.setdefault(id(collected[name]) if collected else name, {})[name] = linear
     rows: list[dict[str, dict[str, Any]]] = [{} for _ in orders]
@@ -158,7 +158,7 @@ def prune_block(
 
 
 def prune_group(
-    linears: dict[str, nn.Linear],
+    linears: dict[str, Linear],
     weights: dict[str, torch.Tensor],
     order: Order,
     statistics: InputStatistics | None,
@@ -167,10 +167,10 @@ def prune_group(
     """Prunes linears that share an input, `weights` being theirs in fp32; their rows of the report, seconds by their
     share of the weights."""
     started = time.perf_counter()
-    quotas = order.quotas
+    quotas, method = order.quotas, order.method_for(statistics)
     asked = [name for name in linears if quotas[name].count]
     together = [weights[name] for name in asked], statistics, [quotas[name] for name in asked]
-    pruned = dict(zip(asked, order.method.prune_together(*together) if asked else [], strict=True))
+    pruned = dict(zip(asked, method.prune_together(*together) if asked else [], strict=True))
     rounded = {
         name: weight.to(linears[name].weight.dtype).masked_fill(mask, 0.0) for name, (weight, mask, _) in pruned.items()
     }
@@ -185,6 +185,8 @@ def prune_group(
         row |= {"achieved": masked.get(name, 0) / size, "damping": None, "damping_over_median_diagonal": None}
         row |= order.scores.get(name, {})
         rows[name] = row | (pruned[name].info if name in pruned else {}) | sinks
+        if statistics and statistics.floor and order.method.needs != "nothing":
+            rows[name] |= {"tokens": statistics.tokens, "fallback": "magnitude" if method is order.fallback else None}
         if order.measure and statistics:
             rows[name] |= statistics.relative_errors(weight, rounded[name].float() if name in rounded else weight)
     seconds = time.perf_counter() - started  # the checks above wait for the device
@@ -192,7 +194,7 @@ def prune_group(
     return {name: row | {"seconds": seconds * weights[name].numel() / total} for name, row in rows.items()}
 
 
-def check_weights(linears: dict[str, nn.Linear]) -> None:
+def check_weights(linears: dict[str, Linear]) -> None:
     finite = torch.stack([linear.weight.data.isfinite().all() for linear in linears.values()])
     for name, good in zip(linears, finite.tolist(), strict=True):
         if not good:

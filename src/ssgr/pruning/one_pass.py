@@ -34,8 +34,9 @@ class Answer:
 
     def put_into(self, model: torch.nn.Module) -> None:
         """Into the dense model that it was made from; the same bits as if the model had been pruned in place."""
+        linears = model_linears(model)
         for name, weight in self.weights.items():
-            model_linears(model)[name].weight.data.copy_(weight)
+            linears[name].weight.data.copy_(weight)
 
 
 @dataclass

@@ -10,12 +10,13 @@ from torch import nn
 
 from ssgr.config import AllocationConfig, Propagation, PrunerConfig, Sinks
 from ssgr.errors import UserError
-from ssgr.models.blocks import decoder_blocks
+from ssgr.models.blocks import Linear, decoder_blocks, module_of
 from ssgr.progress import track
 from ssgr.pruning.activations import Calibration
 from ssgr.pruning.allocation import ALLOCATIONS, Allocation
 from ssgr.pruning.base import PRUNERS, Pruner
 from ssgr.pruning.sparsity import Sparsity, matrix_quotas
+from ssgr.pruning.statistics import InputStatistics
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,21 @@ class PruneReport:
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
 
+    def experts(self) -> dict[str, int]:
+        """How many experts the calibration tokens were to reach, and how many they reached too seldom, for at least one
+        matrix; nothing where the model has none or the pruner needs no tokens."""
+        scarce: dict[str, bool] = {}
+        for row in self.rows:
+            if "fallback" in row:
+                expert = row["name"].rpartition(".")[0]
+                scarce[expert] = scarce.get(expert, False) or row["fallback"] is not None
+        return {"experts": len(scarce), "experts_by_magnitude": sum(scarce.values())} if scarce else {}
+
 
 class Order:
     """A request on its way through the blocks. `needs` is what must be known of the inputs, as Pruner.needs."""
 
-    def __init__(self, request: Request, method: Pruner, allocation: Allocation, linears: dict[str, nn.Linear]):
+    def __init__(self, request: Request, method: Pruner, allocation: Allocation, linears: dict[str, Linear]):
         self.method, self.allocation = method, allocation
         self.sparsity = request.sparsity if method.prunes else Sparsity(0.0)
         self.shapes = {name: tuple(linear.weight.shape) for name, linear in linears.items()}
@@ -63,10 +74,16 @@ class Order:
         self.wants_scores = masks and bool(allocation.score_name)
         self.scores: dict[str, dict[str, float]] = {}  # of each linear's block, as the report has them
         self.allocating = 0.0  # seconds
+        self.fallback = PRUNERS.get("magnitude")(pruner)
         self.rows: list[dict[str, Any]] = []  # of the report
         self.blocks: list[dict[str, Any]] = []
 
-    def set_quotas(self, blocks: list[dict[str, nn.Linear]], scores: list[float]) -> None:
+    def method_for(self, statistics: InputStatistics | None) -> Pruner:
+        """The pruner, or magnitude for an expert that too few tokens reached to go by them."""
+        needed = self.method.needs != "nothing" and statistics is not None
+        return self.fallback if needed and statistics.scarce else self.method
+
+    def set_quotas(self, blocks: list[dict[str, Linear]], scores: list[float]) -> None:
         """From the scores of all blocks; each linear gets the sparsity of its block, and keeps at least one weight."""
         sizes = [[math.prod(self.shapes[name]) for name in block] for block in blocks]
         value = self.sparsity.value
@@ -83,7 +100,7 @@ class Order:
         return PruneReport(self.sparsity.value, achieved, self.sparsity.pattern, seconds, self.rows, self.blocks)
 
 
-def make_orders(requests: list[Request], linears: dict[str, nn.Linear]) -> list[Order]:
+def make_orders(requests: list[Request], linears: dict[str, Linear]) -> list[Order]:
     """Equal options, one pruner and one allocation: what it knows of an input or a block serves all sparsities."""
     orders: list[Order] = []
     for request in requests:
@@ -97,7 +114,7 @@ def make_orders(requests: list[Request], linears: dict[str, nn.Linear]) -> list[
 
 def allocate(
     model: nn.Module,
-    linears: dict[str, nn.Linear],
+    linears: dict[str, Linear],
     orders: list[Order],
     dense: Callable[[], Calibration],
 ) -> None:
@@ -117,7 +134,8 @@ def allocate(
         for index, (block, inside) in enumerate(zip(blocks, own, strict=True)):
             last = index == len(blocks) - 1
             collected = calibration.collect(index, block, inside, last) if calibration else {}
-            diagonals = {name: known["diagonal"].diagonal() for name, known in collected.items()}
+            inputs = {name: known["diagonal"] for name, known in collected.items()}
+            diagonals = {name: known.diagonal() for name, known in inputs.items() if not known.scarce}
             weights = {name: linear.weight.data for name, linear in inside.items()}
             for allocation, found in scores.items():
                 found.append(allocation.score(weights, diagonals))
@@ -128,6 +146,6 @@ def allocate(
         order.allocating = (time.perf_counter() - started) / len(asking)
 
 
-def linears_of(block: nn.Module, linears: dict[str, nn.Linear]) -> dict[str, nn.Linear]:
+def linears_of(block: nn.Module, linears: dict[str, Linear]) -> dict[str, Linear]:
     inside = set(block.modules())
-    return {name: linear for name, linear in linears.items() if linear in inside}
+    return {name: linear for name, linear in linears.items() if module_of(linear) in inside}

@@ -3,7 +3,7 @@
 import torch
 
 from ssgr.pruning.base import PRUNERS, Pruned, Pruner
-from ssgr.pruning.sparsity import Quota, lowest_in_groups, lowest_per_row
+from ssgr.pruning.sparsity import Quota, lowest_of_inputs
 from ssgr.pruning.statistics import InputStatistics
 
 
@@ -16,16 +16,15 @@ class RIA(Pruner):
     changed, and inputs are not permuted for n:m.
 
     The paper's norm is of the sum over tokens, ours of their weighted mean: one factor for the whole matrix, which
-    leaves the order as it is. An input that no token reached has saliency 0, as in Wanda.
+    leaves the order as it is. Inputs that no token reached lose their share of each row by magnitude, as in Wanda; a
+    power of 0 knows none, since tokens do not count.
     """
 
     needs = "diagonal"
 
     def prune(self, weight: torch.Tensor, statistics: InputStatistics, quota: Quota) -> Pruned:
         norms = statistics.diagonal().sqrt().pow(self.config.activation_power).to(weight.dtype)
-        saliency = relative_importance(weight).mul_(norms)
-        in_groups = quota.n is not None
-        mask = lowest_in_groups(saliency, quota.n, quota.m) if in_groups else lowest_per_row(saliency, quota.count)
+        mask = lowest_of_inputs(relative_importance(weight).mul_(norms), weight, norms > 0, quota)
         return Pruned(weight.masked_fill(mask, 0.0), mask, {})
 
 

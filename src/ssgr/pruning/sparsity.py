@@ -108,12 +108,16 @@ def lowest_per_row(saliency: torch.Tensor, count: int) -> torch.Tensor:
         from ssgr.pruning.kernels import selection
 
         return selection.lowest_per_row(single(saliency), count)
-    rows, columns = saliency.shape
-    each, more = divmod(count, rows)
-    quotas = torch.full((rows, 1), each, device=saliency.device)
-    quotas[:more] += 1  # all rows have the same remainder, so the first ones get the rest
+    each, more = divmod(count, len(saliency))
+    # all rows have the same remainder, so the first ones get the rest
+    return lowest_in_rows(saliency, [(each + 1, more), (each, len(saliency) - more)])
+
+
+def lowest_in_rows(saliency: torch.Tensor, quotas: list[tuple[int, int]]) -> torch.Tensor:
+    """A mask [out, in] of each row's smallest entries; `quotas` are the entries of a row and of how many, in turn."""
+    quota = torch.cat([torch.full((rows, 1), count, device=saliency.device) for count, rows in quotas])
     order = saliency.argsort(dim=1, stable=True)
-    ranked = torch.arange(columns, device=saliency.device) < quotas
+    ranked = torch.arange(saliency.shape[1], device=saliency.device) < quota
     return torch.zeros_like(saliency, dtype=torch.bool).scatter_(1, order, ranked)
 
 
@@ -126,6 +130,38 @@ def lowest_in_groups(saliency: torch.Tensor, n: int, m: int) -> torch.Tensor:
     groups = saliency.view(saliency.shape[0], -1, m)
     order = groups.argsort(dim=2, stable=True)[..., : m - n]
     return torch.zeros_like(groups, dtype=torch.bool).scatter_(2, order, True).view(saliency.shape)
+
+
+def lowest_of_inputs(saliency: torch.Tensor, weight: torch.Tensor, reached: torch.Tensor, quota: Quota) -> torch.Tensor:
+    """The mask [out, in] of the quota, chosen within rows by a saliency that is 0 in inputs not `reached` (bool [in]).
+
+    Inputs that no token reached go by the magnitude of `weight` [out, in]: a row's count is cut over reached and
+    unreached inputs by their number. An n:m group's count is fixed: there they compete by their saliency of 0, and go
+    before the others, by magnitude among themselves.
+    """
+    if reached.all():
+        if quota.n is not None:
+            return lowest_in_groups(saliency, quota.n, quota.m)
+        return lowest_per_row(saliency, quota.count)
+    size = weight.abs()
+    if quota.n is not None:
+        return lowest_in_groups_of_inputs(saliency, size, quota.n, quota.m)
+    (each, more), (rows, columns) = divmod(quota.count, len(weight)), weight.shape
+    live = int(reached.sum())
+    parts = [(spread(count, [live, columns - live]), times) for count, times in ((each + 1, more), (each, rows - more))]
+    mask = torch.zeros_like(weight, dtype=torch.bool)
+    mask[:, reached] = lowest_in_rows(saliency[:, reached], [(alive, times) for (alive, _), times in parts])
+    mask[:, ~reached] = lowest_in_rows(size[:, ~reached], [(dead, times) for (_, dead), times in parts])
+    return mask
+
+
+def lowest_in_groups_of_inputs(saliency: torch.Tensor, size: torch.Tensor, n: int, m: int) -> torch.Tensor:
+    """The same as `lowest_in_groups`, where equals go by `size` [out, in] before they go by index."""
+    saliency, size = (matrix.reshape(len(matrix), -1, m) for matrix in (saliency, size))
+    by_size = size.argsort(dim=2, stable=True)
+    order = by_size.gather(2, saliency.gather(2, by_size).argsort(dim=2, stable=True))
+    mask = torch.zeros_like(size, dtype=torch.bool).scatter_(2, order[..., : m - n], True)
+    return mask.flatten(1)
 
 
 def single(saliency: torch.Tensor) -> torch.Tensor:

@@ -25,18 +25,20 @@ def token_norms(inputs: torch.Tensor) -> torch.Tensor:
 
 
 def sink_threshold(norms: torch.Tensor) -> torch.Tensor:
-    """The norm above which a token is a sink, from the norms of the reference set's tokens."""
-    return SINK_RATIO * norms.median()
+    """The norm above which a token is a sink, from the norms of the reference set's tokens; infinite without any."""
+    return SINK_RATIO * norms.median() if len(norms) else norms.new_tensor(float("inf"))
 
 
 class InputStatistics:
     """The statistics of one input, which several linears may share (q, k and v; gate and up).
 
-    `full`: collect the whole Gram matrix, else its diagonal. Sums stay raw until read: one division.
+    `full`: collect the whole Gram matrix, else its diagonal. Sums stay raw until read: one division. `floor`: how many
+    tokens besides sinks must be seen for the statistics to be gone by; 0 for an input that every token reaches.
     """
 
-    def __init__(self, name: str, features: int, full: bool, sinks: Sinks, device: torch.device):
-        self.name, self.full, self.sinks = name, full, sinks
+    def __init__(self, name: str, features: int, full: bool, sinks: Sinks, device: torch.device, floor: int = 0):
+        self.name, self.full, self.sinks, self.floor = name, full, sinks, floor
+        self.tokens = 0  # besides sinks; counted by `check`
         shape = (features, features) if full else (features,)
         # the diagonal costs nothing in fp64; the Gram product is where the time goes
         self._rest = torch.zeros(shape, dtype=torch.float32 if full else torch.float64, device=device)
@@ -44,6 +46,7 @@ class InputStatistics:
         self._held: list[torch.Tensor] = []  # sinks that are not in the sum yet, fp64 [tokens, in], weighted
         self._rest_weight = torch.zeros((), dtype=torch.float64, device=device)
         self._sink_weight = torch.zeros((), dtype=torch.float64, device=device)
+        self._rest_count = torch.zeros((), dtype=torch.long, device=device)
         self._sink_count = torch.zeros((), dtype=torch.long, device=device)
 
     def add(self, inputs: torch.Tensor, weights: torch.Tensor, sink: torch.Tensor, uneven: bool = True) -> None:
@@ -64,6 +67,7 @@ class InputStatistics:
             self._sum_sinks()
         self._rest_weight += (weights * rest).sum(dtype=torch.float64)
         self._sink_weight += (weights * sinks).sum(dtype=torch.float64)
+        self._rest_count += rest.sum()
         self._sink_count += sinks.sum()
 
     def _add_wide(self, inputs: torch.Tensor) -> None:
@@ -116,14 +120,20 @@ class InputStatistics:
         return (rest if self.sinks == Sinks.exclude else rest + sink) / self._weight()
 
     def check(self) -> None:
-        """Raises CellError naming the linear where inputs are NaN or infinite or no token counts."""
+        """Raises CellError naming the linear where inputs are NaN or infinite, or no token counts and one must."""
         # no entry of a sum of outer products is larger than the largest of its diagonal
         finite = [diagonal.isfinite().all().double() for diagonal in self._diagonals()]
-        weight, *finite = torch.stack([self._weight(), *finite]).tolist()
-        if weight == 0:
+        weight, tokens, *finite = torch.stack([self._weight(), self._rest_count.double(), *finite]).tolist()
+        self.tokens = int(tokens)
+        if weight == 0 and not self.floor:
             raise CellError(f"{self.name}: no calibration token with a weight above 0 reached it")
         if not all(finite):
             raise CellError(f"{self.name}: its calibration inputs are NaN or infinite")
+
+    @property
+    def scarce(self) -> bool:
+        """Whether fewer tokens were seen than the floor asks for; known once `check` has counted them."""
+        return self.tokens < self.floor
 
     def gram(self) -> torch.Tensor:
         """G, fp64 [in, in], with or without sinks as the option says."""

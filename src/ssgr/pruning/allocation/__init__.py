@@ -27,7 +27,7 @@ class Allocation:
     def score(self, weights: dict[str, torch.Tensor], diagonals: dict[str, torch.Tensor]) -> float:
         """Of one block: `weights` [out, in] in the model's dtype and `diagonals` fp64 [in], both by linear.
 
-        `diagonals` is empty where `needs` is "nothing".
+        `diagonals` is empty where `needs` is "nothing", and lacks the experts' linears that too few tokens reached.
         """
         raise NotImplementedError
 

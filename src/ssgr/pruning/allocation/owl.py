@@ -33,9 +33,10 @@ class Owl(Allocation):
         def saliency(name: str) -> torch.Tensor:  # made twice, because a block's would be twice its weights
             return weights[name].float().abs() * diagonals[name].sqrt().float()
 
-        entries = sum(weight.numel() for weight in weights.values())
-        mean = sum(saliency(name).sum(dtype=torch.float64) for name in weights) / entries
-        outliers = sum((saliency(name) > self.config.outlier_multiple * mean).sum() for name in weights)
+        known = [name for name in weights if name in diagonals]
+        entries = sum(weights[name].numel() for name in known)
+        mean = sum(saliency(name).sum(dtype=torch.float64) for name in known) / entries
+        outliers = sum((saliency(name) > self.config.outlier_multiple * mean).sum() for name in known)
         return int(outliers) / entries
 
     def sparsities(self, scores: list[float], sizes: list[int], caps: list[float], value: float) -> list[float]:

@@ -1,0 +1,67 @@
+"""Experts of a mixture: every matrix of each of them as a linear of its own, and the tokens that reach it.
+
+transformers keeps the experts of a layer in two parameters, gate_up_proj [experts, 2 x inner, hidden] and down_proj
+[experts, hidden, inner]. A checkpoint has three matrices for each expert (`experts.3.gate_proj.weight`): those are the
+linears here, by those names, and views into the parameters, so that what is written into one is in the model.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ssgr.models.files import EXPERT_MODELS
+
+
+@dataclass(frozen=True, eq=False)
+class ExpertLinear:
+    """One matrix of one expert: `weight` [out, in], in the model's dtype, is a part of what the module `experts` holds.
+
+    It is good for as long as the model stays on its device and in its dtype.
+    """
+
+    experts: nn.Module
+    expert: int
+    projection: str  # gate_proj | up_proj | down_proj
+    weight: torch.Tensor
+
+    @property
+    def in_features(self) -> int:
+        return self.weight.shape[1]
+
+
+def is_experts(module: nn.Module) -> bool:
+    """Whether the module holds all experts of one layer, in the layout above."""
+    return type(module).__name__ in EXPERT_MODELS.values()
+
+
+def has_experts(model: nn.Module) -> bool:
+    return any(is_experts(module) for module in model.modules())
+
+
+def expert_linears(experts: nn.Module) -> dict[str, ExpertLinear]:
+    """The matrices of all experts that the module holds, by their name inside it: 3.gate_proj."""
+    found = {}
+    for expert, (gate_up, down) in enumerate(zip(experts.gate_up_proj.data, experts.down_proj.data, strict=True)):
+        gate, up = gate_up.chunk(2)
+        for projection, weight in (("gate_proj", gate), ("up_proj", up), ("down_proj", down)):
+            found[f"{expert}.{projection}"] = ExpertLinear(experts, expert, projection, weight)
+    return found
+
+
+def routed_inputs(
+    experts: nn.Module, hidden: torch.Tensor, chosen: torch.Tensor
+) -> Iterator[tuple[int, torch.Tensor, dict[str, torch.Tensor]]]:
+    """For each expert in turn its number, its tokens and their inputs to each of its matrices, by projection.
+
+    `hidden` [tokens, hidden] and `chosen` int64 [tokens, k], the router's choice, are what the module's forward gets.
+    An expert's tokens are rows of `hidden`, int64 [routed], ascending and perhaps none; inputs are [routed, in].
+    """
+    choices = chosen.flatten()
+    counts = torch.bincount(choices, minlength=experts.num_experts).tolist()  # the device is waited for once
+    for expert, places in enumerate(choices.argsort(stable=True).split(counts)):
+        tokens = places // chosen.shape[1]
+        inputs = hidden[tokens]
+        gate, up = nn.functional.linear(inputs, experts.gate_up_proj[expert]).chunk(2, dim=-1)
+        yield expert, tokens, {"gate_proj": inputs, "up_proj": inputs, "down_proj": experts.act_fn(gate) * up}
