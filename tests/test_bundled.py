@@ -7,7 +7,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from command_line import config_of
 from safetensors.torch import load_file
 
 import ssgr
@@ -32,7 +31,7 @@ SETS = {
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return read_tokenizer(BUNDLED_MODEL, config_of().model)
+    return read_tokenizer(BUNDLED_MODEL)
 
 
 def shipped(name):

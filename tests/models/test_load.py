@@ -150,3 +150,12 @@ def test_the_fingerprint_is_of_each_matrix_bits_and_where_they_stand(monkeypatch
     weight = linears["(5, 2050)"].weight.data
     weight[[0, 1]] = weight[[1, 0]]  # the same bits in other places
     assert load.weights_fingerprint(None) != before
+
+
+def test_cells_share_a_tokenizer_and_changed_files_bring_another(model_folder, config_for, tmp_path):
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    first, again = (load_it(folder, config_for, tmp_path).tokenizer for _ in range(2))
+    assert again is first
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text() + "{# changed #}")
+    assert load_it(folder, config_for, tmp_path).tokenizer.chat_template.endswith("{# changed #}")

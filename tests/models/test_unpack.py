@@ -88,7 +88,7 @@ def test_packed_weights_are_what_they_stand_for(load_it, tmp_path, packed):
 def test_the_tokenizer_needs_no_unpacking_and_is_the_same_after_it(load_it, tmp_path, config_for):
     tokens = tiny_gguf.tokenizer()
     path = tiny_gguf.write(tmp_path / "model.gguf", build("qwen2"), tokens)
-    straight = load.read_tokenizer(path, config_for(path))
+    straight = load.read_tokenizer(path)
     assert not (tmp_path / "cache").exists()
     loaded = load_it(path)
     original = PromptTemplate(tokens, "Box it.", None)
@@ -107,7 +107,7 @@ def test_the_tokenizer_of_a_model_that_thinks(tmp_path, config_for):
     tokens = PreTrainedTokenizerFast.from_pretrained(R1_TOKENIZER)
     tiny = tiny_models.build("qwen2", vocab_size=151936, intermediate_size=64, num_hidden_layers=1)
     path = tiny_gguf.write(tmp_path / "r1.gguf", tiny, tokens, **{"tokenizer.ggml.pre": "deepseek-r1-qwen"})
-    found = load.read_tokenizer(path, config_for(path))
+    found = load.read_tokenizer(path)
     original, template = (PromptTemplate(each, "Box it.", "</think>") for each in (tokens, found))
     assert template.hash == original.hash
     for text in [*TEXTS, "e\N{COMBINING ACUTE ACCENT}", "<｜User｜>1234567<think>\nHm.</think>\n\n\\boxed{3}"]:
@@ -121,7 +121,7 @@ def test_llama_3_cuts_numbers_otherwise(tmp_path, config_for):
     for split in ("qwen2", "llama-bpe"):
         changes = {"tokenizer.ggml.pre": split, "tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.add_bos_token": None}
         path = tiny_gguf.write(tmp_path / f"{split}.gguf", build("llama"), **changes)
-        found = load.read_tokenizer(path, config_for(path))
+        found = load.read_tokenizer(path)
         cut[split] = [text for text, _ in found.backend_tokenizer.pre_tokenizer.pre_tokenize_str("x 1234567")]
         assert found.encode("x")[0] == (1 if split == "llama-bpe" else found.convert_tokens_to_ids("x"))
     assert cut == {"qwen2": ["x", "Ġ", *"1234567"], "llama-bpe": ["x", "Ġ", "123", "456", "7"]}
@@ -131,7 +131,7 @@ def test_llama_3_cuts_numbers_otherwise(tmp_path, config_for):
 def test_a_text_begins_as_the_file_says(tmp_path, config_for, written, begins):
     changes = {"tokenizer.ggml.add_bos_token": written, "tokenizer.ggml.bos_token_id": 1}
     path = tiny_gguf.write(tmp_path / "model.gguf", build("qwen2"), **changes)
-    found = load.read_tokenizer(path, config_for(path))
+    found = load.read_tokenizer(path)
     plain = tiny_gguf.tokenizer().encode("Ann has")
     assert found.encode("Ann has") == begins + plain
     assert found.encode("Ann has", add_special_tokens=False) == plain
@@ -226,4 +226,4 @@ def test_a_tokenizer_that_cannot_be_made_is_one_line(tmp_path, config_for):
     for changes in ({"tokenizer.ggml.merges": None}, {"tokenizer.ggml.bos_token_id": 9999}):
         path = tiny_gguf.write(tmp_path / "broken.gguf", build("qwen2"), **changes)
         with pytest.raises(UserError, match="the tokenizer cannot be loaded"):
-            load.read_tokenizer(path, config_for(path))
+            load.read_tokenizer(path)

@@ -166,3 +166,16 @@ def test_free_memory_is_the_machines_or_its_containers(limit, expected, tmp_path
     assert free_memory() == expected
     monkeypatch.setattr(one_pass, "MEMINFO", tmp_path / "none")
     assert free_memory() == one_pass.UNKNOWN
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_answers_wait_on_the_card_while_half_of_it_lasts(request_for, monkeypatch):
+    asked = [request_for("wanda", Sparsity(share)) for share in (0.3, 0.5)]
+    loaded = model()
+    loaded.model.cuda()
+    loaded.device = torch.device("cuda")
+    size = sum(linear.weight.nbytes for linear in model_linears(loaded.model).values())
+    for free, places in ((4 * size, {"cuda"}), (2 * size, {"cuda", "cpu"}), (0, {"cpu"})):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
+        found = answers(loaded, SEQUENCES, None, asked)
+        assert {weight.device.type for answer in found for weight in answer.weights.values()} == places

@@ -1,6 +1,7 @@
 """Loading a model for pruning and evaluation."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -60,7 +61,7 @@ def load_model(config: ModelConfig, device: torch.device, cache_folder: Path | N
     check_folder(named)
     identity = weights_hash(named, cache_folder)
     folder = unpacked(named, cache_folder / "models" / identity) if is_gguf(named) else named
-    tokenizer = read_tokenizer(folder, config)
+    tokenizer = known_tokenizer(str(folder), identity, config.trust_remote_code)
     model = read_model(folder, config).to(device).eval().requires_grad_(False)
     check_weights(model)
     return LoadedModel(
@@ -83,12 +84,21 @@ def loaded_revision(config: ModelConfig, folder: Path) -> str | None:
     return folder.name if resolve_model_dir(config) is None and folder.parent.name == "snapshots" else config.revision
 
 
-def read_tokenizer(folder: Path, config: ModelConfig) -> PreTrainedTokenizerBase:
+@lru_cache(maxsize=2)
+def known_tokenizer(folder: str, weights_hash: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer that every cell of a process with this model shares: reading 150,000 tokens takes seconds.
+
+    `weights_hash` is of all the folder's files, so that a folder with other contents is read anew.
+    """
+    return read_tokenizer(Path(folder), trust_remote_code)
+
+
+def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder or a GGUF file, which need not be unpacked for it."""
     if is_gguf(folder):
         return gguf_tokenizer(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         if not follows_file(tokenizer, folder / "tokenizer.json"):
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     except Exception as error:  # tokenizers raises bare Exception

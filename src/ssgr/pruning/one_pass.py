@@ -1,8 +1,9 @@
 """Many answers from one calibration pass (pruner.one_pass): the first cell prunes for those that come after it.
 
-Held until its cell takes it: each answer's pruned weights, in the model's dtype and in host memory, 2 bytes a weight in
-bf16. A pass serves as many cells as fit into half of the memory that is free, and the first cell that it did not serve
-starts another. Nothing lies on disk, so a process that is killed loses answers and leaves nothing behind.
+Held until its cell takes it: each answer's pruned weights, in the model's dtype, 2 bytes a weight in bf16; on the card
+while half of what was free there lasts, then in host memory. A pass serves as many cells as fit into half of the host
+memory that is free, and the first cell that it did not serve starts another. Nothing lies on disk, so a process that is
+killed loses answers and leaves nothing behind.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ UNKNOWN = 4 * 2**30  # bytes taken to be free where the system does not say
 
 @dataclass
 class Answer:
-    """The pruned weights of one request, by linear, in host memory and in the model's dtype."""
+    """The pruned weights of one request, by linear, in the model's dtype; on the model's device or in host memory."""
 
     request: Request
     report: PruneReport
@@ -117,9 +118,12 @@ def answers(
 ) -> list[Answer]:
     """The answer to each request, in their order; the model stays dense. What is raised is as in `prune_for`."""
     found: list[dict[str, torch.Tensor]] = [{} for _ in requests]
+    left = torch.cuda.mem_get_info(loaded.device)[0] // 2 if loaded.device.type == "cuda" else 0
 
     def keep(number: int, name: str, weight: torch.Tensor) -> None:
-        found[number][name] = weight.to("cpu")
+        nonlocal left
+        left -= weight.nbytes
+        found[number][name] = weight if left >= 0 else weight.to("cpu")
 
     reports = prune_for(loaded, sequences, weights, requests, keep)
     return [Answer(*parts) for parts in zip(requests, reports, found, strict=True)]

@@ -139,7 +139,7 @@ def template_of(folder: Path, remote_code: bool, *options: str | bool | None) ->
     from ssgr.models.load import read_tokenizer
     from ssgr.traces.prompts import PromptTemplate
 
-    return PromptTemplate(read_tokenizer(folder, SimpleNamespace(trust_remote_code=remote_code)), *options)
+    return PromptTemplate(read_tokenizer(folder, remote_code), *options)
 
 
 def capped(options: Any, context: int) -> Any:

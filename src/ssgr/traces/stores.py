@@ -1,7 +1,6 @@
 """Which stores there are, how a user names one, and the tokenizer of its traces."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ssgr.errors import UserError, first_line
@@ -73,7 +72,7 @@ def _read_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     from ssgr.models.load import read_tokenizer
 
     try:
-        return read_tokenizer(folder, SimpleNamespace(trust_remote_code=False))
+        return read_tokenizer(folder)
     except UserError as error:
         raise UserError(f"--tokenizer {folder}: {str(error).partition(': ')[2]}") from error
 
