@@ -71,6 +71,7 @@ def engine_of(tmp_path, monkeypatch):
             context=4096,
             device=torch.device("cuda", 0),
             folder=tmp_path,
+            dtype=torch.bfloat16,
             trust_remote_code=False,
         )
         config = VllmConfig("vllm", **(DEFAULTS | options))

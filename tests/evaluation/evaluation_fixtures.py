@@ -21,6 +21,7 @@ def make_loaded(template: PromptTemplate, model=None):
     model = model or SimpleNamespace(dtype=torch.float32)
     return SimpleNamespace(
         model=model,
+        dtype=model.dtype,
         tokenizer=template.tokenizer,
         name="stub",
         weights_hash="w0",

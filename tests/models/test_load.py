@@ -33,7 +33,7 @@ def refusal(*args, **changes) -> str:
 
 def test_a_loaded_model_is_ready(model_folder, config_for, tmp_path):
     loaded = load_it(model_folder, config_for, tmp_path, think_end="</think>")
-    assert loaded.model.dtype == torch.bfloat16
+    assert loaded.dtype == torch.bfloat16
     assert not loaded.model.training
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
     assert (loaded.context, loaded.think_end, loaded.name) == (128, "</think>", "hub")

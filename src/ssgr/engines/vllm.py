@@ -171,7 +171,7 @@ class VllmEngine(Engine):
         config = self.config
         key = {
             "weights": self.loaded.weights_hash,
-            "dtype": str(self.loaded.model.dtype).removeprefix("torch."),
+            "dtype": str(self.loaded.dtype).removeprefix("torch."),
             "device": str(self.loaded.device),
             **{name: getattr(config, name) for name in config.__dataclass_fields__},
         }
@@ -250,11 +250,13 @@ class VllmEngine(Engine):
     def _start_anew(self, server: Server) -> Server:
         """Starts with the loaded model's weights as they stand, which are written for it."""
         global _live
+        from ssgr.models.precision import weights_in
         from ssgr.models.save import write_model
 
         close_server()
-        with tempfile.TemporaryDirectory(prefix="ssgr-") as folder:
-            write_model(self.loaded.model, self.loaded.tokenizer, Path(folder) / "model")
+        loaded = self.loaded
+        with tempfile.TemporaryDirectory(prefix="ssgr-") as folder, weights_in(loaded.model, loaded.dtype):
+            write_model(loaded.model, loaded.tokenizer, Path(folder) / "model")
             _live = self._start(server, Path(folder) / "model")
         return _live
 

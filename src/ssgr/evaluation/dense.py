@@ -107,7 +107,7 @@ def dense_metrics(
 
     For evaluations that leave no samples. `config` has its nulls filled.
     """
-    dtype = str(loaded.model.dtype).removeprefix("torch.")
+    dtype = str(loaded.dtype).removeprefix("torch.")
     about = {"weights": loaded.weights_hash, "dtype": dtype, "evaluation": evaluation_identity(config), "limit": limit}
     # lm-eval's tasks grade nothing else, and nothing where the tag is missing
     about |= {"graded_after": loaded.think_end}
@@ -130,7 +130,7 @@ def make_manifest(
     return {
         "model": loaded.name,
         "weights": loaded.weights_hash,
-        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "dtype": str(loaded.dtype).removeprefix("torch."),
         "task": task_hash(config),
         "template": template.hash,
         "think_end": template.think_end,

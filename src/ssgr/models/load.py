@@ -21,6 +21,7 @@ from ssgr.errors import UserError, first_line
 from ssgr.models.blocks import model_linears
 from ssgr.models.files import check_folder, context_length, fetch_model_dir, is_gguf, resolve_model_dir, weights_hash
 from ssgr.models.gguf_tokenizer import gguf_tokenizer
+from ssgr.models.precision import cast_parameters, is_slow
 from ssgr.models.unpack import unpacked
 
 # A bar for something that takes less than a second, and a warning about tokenizers that we check ourselves.
@@ -33,7 +34,11 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 
 @dataclass
 class LoadedModel:
-    """A causal language model in eval mode, without gradients, and what belongs to it."""
+    """A causal language model in eval mode, without gradients, and what belongs to it.
+
+    `model` computes in its own dtype, which on a processor that is slow in `dtype` is float32; every weight is a number
+    of `dtype` all the same, before pruning and after it.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -46,10 +51,16 @@ class LoadedModel:
     folder: Path | None = None  # where its files lie; of a GGUF file, what it was unpacked to
     revision: str | None = None  # of a hub id: the commit that was loaded
     trust_remote_code: bool = False
+    rounded_to: torch.dtype | None = None  # where the model computes in another dtype than its weights have
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are rounded to, saved in and known by."""
+        return self.rounded_to or self.model.dtype
 
 
 def load_model(config: ModelConfig, device: torch.device, cache_folder: Path | None = None) -> LoadedModel:
-    """The model that the option names, in its dtype on `device`; only safetensors and GGUF weights are read.
+    """The model that the option names on `device`; only safetensors and GGUF weights are read.
 
     `cache_folder` is where the hash of the weights is remembered and a GGUF file is unpacked to (default: the
     program's cache). Raises UserError for files, weights and architectures that cannot be used.
@@ -64,6 +75,8 @@ def load_model(config: ModelConfig, device: torch.device, cache_folder: Path | N
     tokenizer = known_tokenizer(str(folder), identity, config.trust_remote_code)
     model = read_model(folder, config).to(device).eval().requires_grad_(False)
     check_weights(model)
+    if slow := device.type == "cpu" and is_slow(model.dtype):
+        cast_parameters(model, torch.float32)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
@@ -76,6 +89,7 @@ def load_model(config: ModelConfig, device: torch.device, cache_folder: Path | N
         folder=folder,
         revision=loaded_revision(config, named),
         trust_remote_code=config.trust_remote_code,
+        rounded_to=DTYPES[config.dtype] if slow else None,
     )
 
 

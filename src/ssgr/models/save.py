@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ssgr.models.blocks import model_linears
+from ssgr.models.precision import weights_in
 
 if TYPE_CHECKING:
     from ssgr.models.load import LoadedModel
@@ -21,7 +22,8 @@ def save_checkpoint(loaded: "LoadedModel", folder: Path) -> None:
     """
     for linear in model_linears(loaded.model).values():
         linear.weight.data.add_(0.0)  # -0.0 + 0.0 is +0.0, every other number stays
-    write_model(loaded.model, loaded.tokenizer, folder)
+    with weights_in(loaded.model, loaded.dtype):
+        write_model(loaded.model, loaded.tokenizer, folder)
 
 
 def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -71,7 +71,7 @@ def prune_for(
     """
     started = time.perf_counter()
     linears = model_linears(loaded.model)
-    orders = make_orders(requests, linears)
+    orders = make_orders(requests, linears, loaded.dtype)
     if len(requests) > 1 and {(order.propagation, order.sinks) for order in orders} != {
         (Propagation.dense, orders[0].sinks)
     }:
@@ -172,7 +172,8 @@ def prune_group(
     together = [weights[name] for name in asked], statistics, [quotas[name] for name in asked]
     pruned = dict(zip(asked, method.prune_together(*together) if asked else [], strict=True))
     rounded = {
-        name: weight.to(linears[name].weight.dtype).masked_fill(mask, 0.0) for name, (weight, mask, _) in pruned.items()
+        name: weight.to(order.dtype).to(linears[name].weight.dtype).masked_fill(mask, 0.0)
+        for name, (weight, mask, _) in pruned.items()
     }
     masked = check_answers(rounded, {name: mask for name, (_, mask, _) in pruned.items()}, quotas)
     for name, weight in rounded.items():

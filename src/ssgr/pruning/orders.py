@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from ssgr.config import AllocationConfig, Propagation, PrunerConfig, Sinks
@@ -54,10 +55,15 @@ class PruneReport:
 
 
 class Order:
-    """A request on its way through the blocks. `needs` is what must be known of the inputs, as Pruner.needs."""
+    """A request on its way through the blocks.
 
-    def __init__(self, request: Request, method: Pruner, allocation: Allocation, linears: dict[str, Linear]):
-        self.method, self.allocation = method, allocation
+    `needs` is what must be known of the inputs, as Pruner.needs, and `dtype` what pruned weights are rounded to.
+    """
+
+    def __init__(
+        self, request: Request, method: Pruner, allocation: Allocation, linears: dict[str, Linear], dtype: torch.dtype
+    ):
+        self.method, self.allocation, self.dtype = method, allocation, dtype
         self.sparsity = request.sparsity if method.prunes else Sparsity(0.0)
         self.shapes = {name: tuple(linear.weight.shape) for name, linear in linears.items()}
         # uniform, until `allocate` has the blocks' scores
@@ -100,7 +106,7 @@ class Order:
         return PruneReport(self.sparsity.value, achieved, self.sparsity.pattern, seconds, self.rows, self.blocks)
 
 
-def make_orders(requests: list[Request], linears: dict[str, Linear]) -> list[Order]:
+def make_orders(requests: list[Request], linears: dict[str, Linear], dtype: torch.dtype) -> list[Order]:
     """Equal options, one pruner and one allocation: what it knows of an input or a block serves all sparsities."""
     orders: list[Order] = []
     for request in requests:
@@ -108,7 +114,7 @@ def make_orders(requests: list[Request], linears: dict[str, Linear]) -> list[Ord
         method = method or PRUNERS.get(request.pruner.name)(request.pruner)
         allocation = next((o.allocation for o in orders if o.allocation.config == request.allocation), None)
         allocation = allocation or ALLOCATIONS.get(request.allocation.name)(request.allocation)
-        orders.append(Order(request, method, allocation, linears))
+        orders.append(Order(request, method, allocation, linears, dtype))
     return orders
 
 

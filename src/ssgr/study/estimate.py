@@ -119,7 +119,7 @@ def held_in_cache(cell: Cell) -> list[Held | None]:
         revision=config.model.revision,
         weights_hash=cell.identity["model"]["weights"],
         think_end=config.model.think_end,
-        model=SimpleNamespace(dtype=config.model.dtype),
+        dtype=config.model.dtype,
     )
     engine = SimpleNamespace(identity={"engine": config.engine.name}, batch_size=None)
     model = config.model

@@ -66,7 +66,7 @@ def make_manifest(
         "path": _findable(getattr(loaded, "path", None)),
         "revision": loaded.revision,
         "weights": loaded.weights_hash,
-        "dtype": str(getattr(getattr(loaded, "model", None), "dtype", "")).removeprefix("torch."),
+        "dtype": str(getattr(loaded, "dtype", "")).removeprefix("torch."),
         "think_end": template.think_end,
         "template": template.hash,
         "instruction": template.instruction,
