@@ -250,10 +250,13 @@ def _load_tables(
     finally:
         pool.shutdown(cancel_futures=True)
     failed = [(cell, table) for cell, table in zip(cells, tables, strict=True) if isinstance(table, Exception)]
-    _say([*left_out, *_unread(failed, name)])
+    left_out += _unread(failed, name)
+    _say(left_out)
     labelled = pa.schema([pa.field("study", pa.string()), pa.field("cell", pa.string()), *schema])
     whole = [table for table in tables if isinstance(table, pa.Table)]
-    return pa.concat_tables([labelled.empty_table(), *whole]).to_pandas()
+    rows = pa.concat_tables([labelled.empty_table(), *whole]).to_pandas()
+    rows.attrs["left_out"] = left_out
+    return rows
 
 
 def _unread(failed: list[tuple[StoredCell, Exception]], name: str) -> Iterable[str]:

@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ class Priced:
     tells_problems: bool = False  # where some arms were measured on other problems than others
     mark: str = ""  # what tells arms apart that are alike in everything that is named
 
-    @property
+    @cached_property  # asked for by everything that tells of an arm
     def run(self) -> pd.Series:
         return self.arm.runs.iloc[0]
 
