@@ -3,6 +3,7 @@
 python -m analysis                                  every finished cell as one Markdown table
 python -m analysis --against calibration=c4         arms instead of cells, with paired differences from one of them
 python -m analysis length_effect                    one figure; `all` draws whatever the runs allow
+python -m analysis report                           all of it as one HTML file that needs nothing but a browser
 python -m analysis keep --study NAME --out DIR      what is needed of finished cells, small enough to publish
 """
 
@@ -22,10 +23,17 @@ from analysis import load_divergence, load_runs, load_samples
 from analysis.load import matching, unmatched
 from analysis.reports import problems
 from analysis.table import markdown
+from ssgr.cache import write_atomically
 from ssgr.errors import UserError
+from ssgr.progress import track
 
 if TYPE_CHECKING:
     from analysis.arms import Data
+    from analysis.style import Drawing
+
+
+OUT = "where files are written (default: figures); of the report the file itself, where it ends in .html"
+READS_AGAINST = ("table", "report")
 
 
 class NotWritten(UserError):
@@ -41,12 +49,16 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> Parser:
     found = Parser(prog="python -m analysis", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument("name", nargs="?", default="table", metavar="NAME", help="table | all | keep | a figure's name")
+    found.add_argument(
+        "name", nargs="?", default="table", metavar="NAME", help="table | all | report | keep | a figure's name"
+    )
     found.add_argument("--runs", action="append", help="a runs directory, or entity/project of W&B; may be repeated")
     found.add_argument("--study", action="append", help="read this study instead of the one of the figure's name")
     found.add_argument("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only these cells")
-    found.add_argument("--against", metavar="KEY=VALUE", help="table: every arm, and what it differs by from this one")
-    found.add_argument("--out", type=Path, default=Path("figures"), help="where files are written (default: figures)")
+    found.add_argument(
+        "--against", metavar="KEY=VALUE", help="table, report: every arm, and what it differs by from this one"
+    )
+    found.add_argument("--out", type=Path, default=Path("figures"), help=OUT)
     found.add_argument("--width", choices=("one", "two"), default="one", help="columns (default: one, 3.3 inches)")
     found.add_argument("--refresh", action="store_true", help="fetch anew what is cached of W&B")
     found.add_argument("--histories", action="store_true", help="keep: with prune_report.json")
@@ -58,13 +70,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = parser().parse_args(arguments)
         options.runs = options.runs or ["runs"]
-        if options.against is not None and options.name != "table":
-            raise UserError(f"--against is an option of the table, not of {options.name}")
-        if options.name == "table":
-            return print_table(options)
-        if options.name == "keep":
-            return keep_cells(options)
-        return draw_all(options) if options.name == "all" else draw_one(options)
+        if options.against is not None and options.name not in READS_AGAINST:
+            raise UserError(f"--against is an option of {' and '.join(READS_AGAINST)}, not of {options.name}")
+        commands = {"table": print_table, "all": draw_all, "report": write_report, "keep": keep_cells}
+        return commands.get(options.name, draw_one)(options)
     except BrokenPipeError:  # who read the table has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -81,10 +90,7 @@ def print_table(options: argparse.Namespace) -> int:
         return 0
     from analysis import against
 
-    key, equals, value = options.against.partition("=")
-    if not equals:
-        raise UserError(f"--against {options.against}: must be KEY=VALUE")
-    table, left_out = against.markdown(data_of(runs, options), key, value)
+    table, left_out = against.markdown(data_of(runs, options), *pair("--against", options.against))
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
     print(table)
@@ -102,46 +108,61 @@ def keep_cells(options: argparse.Namespace) -> int:
 
 
 def draw_one(options: argparse.Namespace) -> int:
-    from analysis.figures import ANY_STUDY, FIGURES
+    from analysis.figures import ANY_STUDY, FIGURES, draw
 
     FIGURES.get(options.name)  # an unknown name, before anything is read
     if options.study is None and options.name not in ANY_STUDY:
         options.study = [options.name]
     runs = load(options)
     report(runs, options)
-    draw_and_save(options.name, data_of(runs, options), options)
+    save_drawing(draw(options.name, data_of(runs, options), options.width), options)
     return 0
 
 
 def draw_all(options: argparse.Namespace) -> int:
     """Every figure that the runs allow, and one line for each that they do not; 2 where there was none."""
-    from analysis.figures import ANY_STUDY, FIGURES
+    from analysis.figures import draw_every
 
     runs = load(options)
     report(runs, options)
-    data, drawn = data_of(runs, options), 0
-    for name in FIGURES.names():
-        part = data if name in ANY_STUDY else data.of(name)
-        try:
-            if part.runs.empty:
-                raise UserError(f"no finished cell of a study named {name}")
-            draw_and_save(name, part, options)
-            drawn += 1
-        except NotWritten:
-            raise
-        except UserError as error:
-            print(f"{name} is not drawn: {error}", file=sys.stderr)
-    return 0 if drawn else 2
+    some = False
+    for name, drawing in draw_every(data_of(runs, options), options.width):
+        if isinstance(drawing, UserError):
+            print(f"{name} is not drawn: {drawing}", file=sys.stderr)
+        else:
+            save_drawing(drawing, options)
+            some = True
+    return 0 if some else 2
+
+
+def write_report(options: argparse.Namespace) -> int:
+    """The page, whole or not at all; what is missing or damaged stands in it."""
+    from analysis.figures import FIGURES, draw_every
+    from analysis.html_report import gather, page
+    from analysis.load import find_cells
+
+    baseline = None if options.against is None else pair("--against", options.against)
+    path = options.out if options.out.suffix == ".html" else options.out / "report.html"
+    runs = load(options)
+    data, figures = data_of(runs, options), []
+    with track("report", len(FIGURES.names())) as bar:
+        for name, drawing in draw_every(data, options.width):
+            figures.append((name, drawing))
+            bar.advance(note=name)
+    lines = [*complaints(runs, options), *runs.attrs["left_out"]]
+    lines += [*data.samples.attrs["left_out"], *data.divergence.attrs["left_out"]]
+    with redirect_stderr(io.StringIO()):  # what is left out has been said
+        cells, _ = find_cells(options.runs, None, False)
+    text = page(gather(data, cells, figures, lines, path.parent, options.runs, baseline))
+    with writing_to(path.parent):
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    print(f"{path}, {len(text) / 1e6:.1f} MB")
+    return 0
 
 
 def load(options: argparse.Namespace) -> pd.DataFrame:
     """The runs that were asked for; UserError where there is none."""
-    where = {}
-    for part in options.where:
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise UserError(f"--where {part}: must be KEY=VALUE")
-        where[key] = value
+    where = dict(pair("--where", part) for part in options.where)
     studies = options.study or [None]
     every = load_runs(options.runs, studies[0] if len(studies) == 1 else None, refresh=options.refresh)
     left_out = every.attrs.get("left_out", [])
@@ -155,6 +176,14 @@ def load(options: argparse.Namespace) -> pd.DataFrame:
         choices = unmatched(every, where)
         raise UserError(f"no finished cells{studies}{cells} in {', '.join(options.runs)}{choices and f': {choices}'}")
     return runs
+
+
+def pair(option: str, text: str) -> tuple[str, str]:
+    """Key and value of what an option was given."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"{option} {text}: must be KEY=VALUE")
+    return key, value
 
 
 def data_of(runs: pd.DataFrame, options: argparse.Namespace) -> "Data":
@@ -195,25 +224,29 @@ def writing_to(out: Path) -> Iterator[None]:
 
 
 def report(runs: pd.DataFrame, options: argparse.Namespace) -> None:
-    """What is wrong with these studies, one line each, on standard error; what was left out has been said."""
+    """What is wrong with these studies, one line each, on standard error."""
+    for line in complaints(runs, options):
+        print(line, file=sys.stderr)
+
+
+def complaints(runs: pd.DataFrame, options: argparse.Namespace) -> Iterator[str]:
+    """What is wrong with the studies that were asked for; what was left out has been said."""
     for line in problems(runs, options.runs):
         study = re.match(r"study (.+?)(?: holds | mixes |: )", line)
         if line not in runs.attrs["left_out"] and (not options.study or study is None or study[1] in options.study):
-            print(line, file=sys.stderr)
+            yield line
 
 
-def draw_and_save(name: str, data: "Data", options: argparse.Namespace) -> None:
-    from analysis.figures import draw
+def save_drawing(drawing: "Drawing", options: argparse.Namespace) -> None:
     from analysis.style import save
 
-    drawing = draw(name, data, options.width)
     with writing_to(options.out):
         paths = save(drawing, options.out)
     print(f"{paths[0].with_suffix('')}.{{{','.join(path.suffix[1:] for path in paths)}}}")
     for line in drawing.findings:
         print(f"- {line}")
     for line in drawing.notes:
-        print(f"{name}: {line}", file=sys.stderr)
+        print(f"{drawing.name}: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pandas as pd
@@ -65,6 +65,7 @@ class Priced:
         return (1000 * runs["seconds"] / (runs["problems"] * runs["repeats"])).to_numpy(float)
 
 
+@lru_cache(maxsize=1)  # a page asks for them once for each of its parts
 def every_arm(data: Data) -> tuple[list[Priced], list[str]]:
     """All arms of all studies, a cell that several studies hold counted once; arms need not be comparable.
 
@@ -82,7 +83,7 @@ def every_arm(data: Data) -> tuple[list[Priced], list[str]]:
     found = []
     for _, group in runs.groupby(["setting", "copy"], sort=False):
         try:
-            arms = gather(Data(group, data.samples, data.divergence), ())
+            arms = gather(data.only(group), ())
         except UserError as error:
             left_out.append(str(error))
             continue
