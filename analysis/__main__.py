@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from analysis.style import Drawing
 
 
+NAME = "table | all | report | keep | a figure's name"
 OUT = "where files are written (default: figures); of the report the file itself, where it ends in .html"
 READS_AGAINST = ("table", "report")
 

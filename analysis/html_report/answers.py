@@ -8,9 +8,10 @@ import pandas as pd
 
 from analysis.arms import Data
 from analysis.figures.priced import Priced, every_arm
-from analysis.html_report.texts import NoText, completions, questions
+from analysis.html_report.texts import NoText, asked_problems, completions
 from analysis.load import StoredCell
 from ssgr.errors import UserError
+from ssgr.traces.problems import Problem
 
 PROBLEMS = 6  # of each model and task
 HEAD, TAIL = 3000, 1500  # characters of a long completion that are shown
@@ -32,18 +33,18 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A problem of a model and task; `question` is None where its text is not at hand."""
+class Answered:
+    """A problem of a model and task, with what it was answered; `problem` is None where its text is not at hand."""
 
     where: str
     problem_id: str
-    question: str | None
+    problem: Problem | None
     told: str  # how many arms had it right
     answers: list[Answer]
     no_text: str  # why no pruned model's completion is shown, where that is one reason for all
 
 
-def problems(data: Data, cells: Sequence[StoredCell]) -> list[Problem]:
+def problems(data: Data, cells: Sequence[StoredCell]) -> list[Answered]:
     """Of each model and task the problems on which arms (the dense model among them) disagree most; ties by id."""
     try:
         priced, _ = every_arm(data)
@@ -56,9 +57,9 @@ def problems(data: Data, cells: Sequence[StoredCell]) -> list[Problem]:
     return found
 
 
-def problems_of(row: str, priced: list[Priced], data: Data, stored: dict) -> list[Problem]:
+def problems_of(row: str, priced: list[Priced], data: Data, stored: dict) -> list[Answered]:
     run, chosen = priced[0].run, disagreements(priced)[:PROBLEMS]
-    asked = questions(json.loads(run["config"]).get("evaluation", {}), run["task"])
+    asked = asked_problems(json.loads(run["config"]).get("evaluation", {}), run["task"])
     by_arm = [answers_of(one, chosen, data, stored) for one in priced]
     dense = dense_answers(priced, chosen, data)
     found = []
@@ -68,7 +69,7 @@ def problems_of(row: str, priced: list[Priced], data: Data, stored: dict) -> lis
         reasons = {answer.about_text if answer.text is None else "" for answer in pruned}
         answers = [dense[problem_id], *pruned] if problem_id in dense else pruned
         no_text = reasons.pop() if len(reasons) == 1 else ""
-        found.append(Problem(row, problem_id, asked.get(problem_id), told, answers, no_text))
+        found.append(Answered(row, problem_id, asked.get(problem_id), told, answers, no_text))
     return found
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis import against
 from analysis.arms import Data
-from analysis.html_report.answers import Problem, problems
+from analysis.html_report.answers import Answered, problems
 from analysis.html_report.grids import Grid, grids
 from analysis.html_report.links import Link, links_of
 from analysis.html_report.private import without_folders
@@ -31,7 +31,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Contents:
-    """The parts of the page in their order. `complaints`: what is missing or damaged, `not_drawn`: figures, a line each."""
+    """The parts of the page in their order.
+
+    `complaints` say what is missing or damaged, `not_drawn` which figures and why, in one line each.
+    """
 
     studies: list[str]
     cells: int
@@ -40,7 +43,7 @@ class Contents:
     not_drawn: list[str]
     results: list[Table]
     arms: list[Table]
-    problems: list[Problem]
+    problems: list[Answered]
     grids: list[Grid]
     settings: list[Settings]
     environments: list[Environment]

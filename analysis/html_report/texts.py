@@ -14,6 +14,7 @@ from ssgr.config import TaskConfig
 from ssgr.errors import UserError
 from ssgr.evaluation.files import load_evaluation_problems
 from ssgr.models.files import BUNDLED_MODEL, local_model
+from ssgr.traces.problems import Problem
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -25,14 +26,14 @@ class NoText(UserError):
     """Why there is no text, in a few words."""
 
 
-def questions(evaluation: Mapping[str, Any], task: str) -> dict[str, str]:
-    """problem_id -> question of a task of this evaluation; empty where its problems are not at hand."""
+def asked_problems(evaluation: Mapping[str, Any], task: str) -> dict[str, Problem]:
+    """The problems of a task of this evaluation by their ids; empty where they are not at hand."""
     asked = next((one for one in (evaluation, *(evaluation.get("also") or [])) if one.get("name") == task), None)
     if asked is None or (task != BUNDLED[0] and asked.get("path") is None):
         return {}
     try:
         config = TaskConfig(**{field.name: asked.get(field.name) for field in fields(TaskConfig)})
-        return {problem.problem_id: problem.question for problem in load_evaluation_problems(config)}
+        return {problem.problem_id: problem for problem in load_evaluation_problems(config)}
     except (UserError, OSError):
         return {}
 

@@ -89,7 +89,8 @@ class Browser:
     def click(self, selector: str) -> None:
         """A real click of the mouse on the middle of an element."""
         place = self.run(
-            f"(() => {{ const box = document.querySelector({json.dumps(selector)}); box.scrollIntoView();"
+            f"(() => {{ const box = document.querySelector({json.dumps(selector)});"
+            "box.scrollIntoView({block: 'center'});"
             "const at = box.getBoundingClientRect();"
             "return [at.left + at.width / 2, at.top + at.height / 2] })()"
         )
