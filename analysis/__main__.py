@@ -4,24 +4,22 @@ python -m analysis                                  every finished cell as one M
 python -m analysis --against calibration=c4         arms instead of cells, with paired differences from one of them
 python -m analysis length_effect                    one figure; `all` draws whatever the runs allow
 python -m analysis report                           all of it as one HTML file that needs nothing but a browser
+python -m analysis dashboard --project ME/PROJECT   a W&B workspace with a study's panels (--dry-run: which ones)
 python -m analysis keep --study NAME --out DIR      what is needed of finished cells, small enough to publish
 """
 
 import argparse
 import io
 import os
-import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pandas as pd
 
-from analysis import load_divergence, load_runs, load_samples
-from analysis.load import matching, unmatched
-from analysis.reports import problems
+from analysis.asked import complaints, data_of, load, pair
 from analysis.table import markdown
 from ssgr.cache import write_atomically
 from ssgr.errors import UserError
@@ -31,14 +29,8 @@ if TYPE_CHECKING:
     from analysis.arms import Data
     from analysis.style import Drawing
 
-
-NAME = "table | all | report | keep | a figure's name"
+NAME = "table | all | report | dashboard | keep | a figure's name"
 OUT = "where files are written (default: figures); of the report the file itself, where it ends in .html"
-READS_AGAINST = ("table", "report")
-
-
-class NotWritten(UserError):
-    """Nothing can be written to --out: no figure can."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,18 +42,17 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> Parser:
     found = Parser(prog="python -m analysis", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument(
-        "name", nargs="?", default="table", metavar="NAME", help="table | all | report | keep | a figure's name"
-    )
+    found.add_argument("name", nargs="?", default="table", metavar="NAME", help=NAME)
     found.add_argument("--runs", action="append", help="a runs directory, or entity/project of W&B; may be repeated")
     found.add_argument("--study", action="append", help="read this study instead of the one of the figure's name")
     found.add_argument("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only these cells")
-    found.add_argument(
-        "--against", metavar="KEY=VALUE", help="table, report: every arm, and what it differs by from this one"
-    )
+    found.add_argument("--against", metavar="KEY=VALUE", help="table, report: every arm beside this one")
     found.add_argument("--out", type=Path, default=Path("figures"), help=OUT)
     found.add_argument("--width", choices=("one", "two"), default="one", help="columns (default: one, 3.3 inches)")
     found.add_argument("--refresh", action="store_true", help="fetch anew what is cached of W&B")
+    found.add_argument("--log-to-wandb", action="store_true", help="figures: as a W&B run too, job type analysis")
+    found.add_argument("--project", metavar="ENTITY/PROJECT", help="dashboard, --log-to-wandb: where it is made")
+    found.add_argument("--dry-run", action="store_true", help="dashboard: print what would be made")
     found.add_argument("--histories", action="store_true", help="keep: with prune_report.json")
     return found
 
@@ -70,9 +61,10 @@ def main(arguments: list[str] | None = None) -> int:
     """0; 2 with one line on standard error for anything that the user can set right."""
     try:
         options = parser().parse_args(arguments)
+        check_belonging(options)
+        if options.name == "dashboard":
+            return make_dashboard(options)
         options.runs = options.runs or ["runs"]
-        if options.against is not None and options.name not in READS_AGAINST:
-            raise UserError(f"--against is an option of {' and '.join(READS_AGAINST)}, not of {options.name}")
         commands = {"table": print_table, "all": draw_all, "report": write_report, "keep": keep_cells}
         return commands.get(options.name, draw_one)(options)
     except BrokenPipeError:  # who read the table has read enough
@@ -81,6 +73,39 @@ def main(arguments: list[str] | None = None) -> int:
     except (UserError, OSError) as error:
         print(f"analysis: {error}", file=sys.stderr)
         return 2
+
+
+def check_belonging(options: argparse.Namespace) -> None:
+    """UserError for an option of another command."""
+    draws = options.name not in ("table", "report", "dashboard", "keep")
+    belongs = {
+        "--against": (options.against, options.name in ("table", "report"), "table and report"),
+        "--log-to-wandb": (options.log_to_wandb, draws, "figures"),
+        "--project": (
+            options.project,
+            options.name == "dashboard" or options.log_to_wandb,
+            "dashboard, --log-to-wandb",
+        ),
+        "--dry-run": (options.dry_run, options.name == "dashboard", "dashboard"),
+    }
+    for option, (given, fits, commands) in belongs.items():
+        if given and not fits:
+            raise UserError(f"{option} is an option of {commands}, not of {options.name}")
+
+
+def make_dashboard(options: argparse.Namespace) -> int:
+    """For the tasks and factors of --runs, by default of the project's own; a dry run asks nobody."""
+    from analysis import dashboard
+
+    if options.project is None:
+        raise UserError("dashboard needs --project ENTITY/PROJECT")
+    project = "/".join(dashboard.checked_project(options.project))
+    if not options.runs and not options.dry_run:
+        options.runs = [f"wandb:{project}"]
+    runs = load(options) if options.runs else None
+    asked = dashboard.dashboard(project, options.study or [], runs)
+    print(asked.text() if options.dry_run else dashboard.save(asked))
+    return 0
 
 
 def print_table(options: argparse.Namespace) -> int:
@@ -116,7 +141,8 @@ def draw_one(options: argparse.Namespace) -> int:
         options.study = [options.name]
     runs = load(options)
     report(runs, options)
-    save_drawing(draw(options.name, data_of(runs, options), options.width), options)
+    data = data_of(runs, options)
+    save_drawings([draw(options.name, data, options.width)], data, options)
     return 0
 
 
@@ -126,14 +152,16 @@ def draw_all(options: argparse.Namespace) -> int:
 
     runs = load(options)
     report(runs, options)
-    some = False
-    for name, drawing in draw_every(data_of(runs, options), options.width):
-        if isinstance(drawing, UserError):
-            print(f"{name} is not drawn: {drawing}", file=sys.stderr)
-        else:
-            save_drawing(drawing, options)
-            some = True
-    return 0 if some else 2
+    data = data_of(runs, options)
+
+    def drawings() -> "Iterator[Drawing]":
+        for name, drawing in draw_every(data, options.width):
+            if isinstance(drawing, UserError):
+                print(f"{name} is not drawn: {drawing}", file=sys.stderr)
+            else:
+                yield drawing
+
+    return 0 if save_drawings(drawings(), data, options) else 2
 
 
 def write_report(options: argparse.Namespace) -> int:
@@ -161,67 +189,16 @@ def write_report(options: argparse.Namespace) -> int:
     return 0
 
 
-def load(options: argparse.Namespace) -> pd.DataFrame:
-    """The runs that were asked for; UserError where there is none."""
-    where = dict(pair("--where", part) for part in options.where)
-    studies = options.study or [None]
-    every = load_runs(options.runs, studies[0] if len(studies) == 1 else None, refresh=options.refresh)
-    left_out = every.attrs.get("left_out", [])
-    if len(studies) > 1:
-        every = every[every["study"].isin(studies)]
-    runs = matching(every, where)
-    runs.attrs["left_out"] = left_out
-    if runs.empty:
-        studies = f" of {' or '.join(options.study)}" if options.study else ""
-        cells = f" with {' '.join(options.where)}" if where else ""
-        choices = unmatched(every, where)
-        raise UserError(f"no finished cells{studies}{cells} in {', '.join(options.runs)}{choices and f': {choices}'}")
-    return runs
-
-
-def pair(option: str, text: str) -> tuple[str, str]:
-    """Key and value of what an option was given."""
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise UserError(f"{option} {text}: must be KEY=VALUE")
-    return key, value
-
-
-def data_of(runs: pd.DataFrame, options: argparse.Namespace) -> "Data":
-    from analysis.arms import Data
-
-    study = options.study[0] if options.study and len(options.study) == 1 else None
-    with said_once(runs.attrs["left_out"], options.runs):
-        samples = load_samples(options.runs, study, refresh=options.refresh)
-        return Data(runs, samples, load_divergence(options.runs, study, refresh=options.refresh))
-
-
-@contextmanager
-def said_once(lines: list[str], sources: list[str]) -> Iterator[None]:
-    """Loading says what it leaves out for every table anew: what was said of the runs is not said again.
-
-    Where something is fetched, nothing is held back: a progress line is on the same stream.
-    """
-    if not all(Path(source).is_dir() for source in sources):
-        yield
-        return
-    with redirect_stderr(io.StringIO()) as said:
-        yield
-    for line in dict.fromkeys(said.getvalue().splitlines()):
-        if line not in lines:
-            print(line, file=sys.stderr)
-
-
 @contextmanager
 def writing_to(out: Path) -> Iterator[None]:
-    """NotWritten, which names --out, for an error of writing there; errors of reading elsewhere stay what they are."""
+    """UserError, which names --out, for an error of writing there; errors of reading elsewhere stay what they are."""
     try:
         yield
     except OSError as error:
         place = Path(error.filename) if isinstance(error.filename, str) else out  # a full disk names no file
         if isinstance(error, UserError) or not (place == out or out in place.parents or place in out.parents):
             raise
-        raise NotWritten(f"--out {out}: cannot be written to ({error.strerror or error})") from error
+        raise UserError(f"--out {out}: cannot be written to ({error.strerror or error})") from error
 
 
 def report(runs: pd.DataFrame, options: argparse.Namespace) -> None:
@@ -230,15 +207,18 @@ def report(runs: pd.DataFrame, options: argparse.Namespace) -> None:
         print(line, file=sys.stderr)
 
 
-def complaints(runs: pd.DataFrame, options: argparse.Namespace) -> Iterator[str]:
-    """What is wrong with the studies that were asked for; what was left out has been said."""
-    for line in problems(runs, options.runs):
-        study = re.match(r"study (.+?)(?: holds | mixes |: )", line)
-        if line not in runs.attrs["left_out"] and (not options.study or study is None or study[1] in options.study):
-            yield line
+def save_drawings(drawings: "Iterable[Drawing]", data: "Data", options: argparse.Namespace) -> int:
+    """Writes and tells each as it comes, and logs them together where that was asked for; returns how many."""
+    saved = [(drawing, save_drawing(drawing, options)) for drawing in drawings]
+    if saved and options.log_to_wandb:
+        from analysis.wandb_log import log_figures
+
+        print(log_figures(saved, data.studies, options.project, options.out))
+    return len(saved)
 
 
-def save_drawing(drawing: "Drawing", options: argparse.Namespace) -> None:
+def save_drawing(drawing: "Drawing", options: argparse.Namespace) -> Path:
+    """Writes its files and tells what was found; returns its picture."""
     from analysis.style import save
 
     with writing_to(options.out):
@@ -248,6 +228,7 @@ def save_drawing(drawing: "Drawing", options: argparse.Namespace) -> None:
         print(f"- {line}")
     for line in drawing.notes:
         print(f"{drawing.name}: {line}", file=sys.stderr)
+    return next(path for path in paths if path.suffix == ".png")
 
 
 if __name__ == "__main__":

@@ -22,10 +22,12 @@ KEY = "0123456789abcdef" * 2 + "01234567"
 
 
 class WandbServer:
-    """`runs` are what it serves, `asked` the names of the operations and files that were asked for."""
+    """`runs` are what it serves, `views` the workspaces that were saved, `asked` the names of the operations and files
+    that were asked for."""
 
     def __init__(self) -> None:
         self.runs: list[dict[str, Any]] = []
+        self.views: list[dict[str, Any]] = []
         self.asked: list[str] = []
         self.status = 200  # of every answer
         self.errors: dict[str, str] = {}  # operation: the GraphQL error that it is answered with
@@ -120,7 +122,7 @@ class WandbServer:
             teams = {"edges": []}
             viewer = {"id": "u", "entity": ENTITY, "username": "me", "email": "", "flags": "{}", "teams": teams}
             return {"data": {"viewer": viewer}}
-        if operation in ("RunResumeStatus", "UpsertBucket", "CreateRunFiles"):
+        if operation in ("RunResumeStatus", "UpsertBucket", "CreateRunFiles", "UpsertView2"):
             return {"data": getattr(self, f"_{operation}")(variables)}
         if operation not in ("Runs", "RunFullHistory", "RunFiles"):  # tables are sent as artifacts too: not needed
             return {"data": None, "errors": [{"message": f"no {operation} here", "path": []}]}
@@ -164,6 +166,10 @@ class WandbServer:
         bucket = {name: run[name] for name in ("id", "name", "displayName")} | {"project": project}
         bucket |= {"config": variables["config"], "description": "", "sweepName": "", "historyLineCount": 0}
         return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+
+    def _UpsertView2(self, variables: dict[str, Any]) -> dict[str, Any]:
+        self.views.append(variables)
+        return {"upsertView": {"view": {"id": "1", "name": variables["name"]}, "inserted": True}}
 
     def _CreateRunFiles(self, variables: dict[str, Any]) -> dict[str, Any]:
         urls = {name: f"{self.url}/files/{variables['run']}/{name}" for name in variables["files"]}
