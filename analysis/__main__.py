@@ -9,17 +9,16 @@ python -m analysis keep --study NAME --out DIR      what is needed of finished c
 """
 
 import argparse
-import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pandas as pd
 
-from analysis.asked import complaints, data_of, load, pair
+from analysis.asked import complaints, data_of, load, pair, sole_study
 from analysis.table import markdown
 from ssgr.cache import write_atomically
 from ssgr.errors import UserError
@@ -79,7 +78,7 @@ def check_belonging(options: argparse.Namespace) -> None:
     """UserError for an option of another command."""
     draws = options.name not in ("table", "report", "dashboard", "keep")
     belongs = {
-        "--against": (options.against, options.name in ("table", "report"), "table and report"),
+        "--against": (options.against, options.name in ("table", "report"), "the table and the report"),
         "--log-to-wandb": (options.log_to_wandb, draws, "figures"),
         "--project": (
             options.project,
@@ -180,8 +179,7 @@ def write_report(options: argparse.Namespace) -> int:
             bar.advance(note=name)
     lines = [*complaints(runs, options), *runs.attrs["left_out"]]
     lines += [*data.samples.attrs["left_out"], *data.divergence.attrs["left_out"]]
-    with redirect_stderr(io.StringIO()):  # what is left out has been said
-        cells, _ = find_cells(options.runs, None, False)
+    cells, _ = find_cells(options.runs, sole_study(options))  # what it leaves out has been said
     text = page(gather(data, cells, figures, lines, path.parent, options.runs, baseline))
     with writing_to(path.parent):
         write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

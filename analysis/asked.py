@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 def load(options: argparse.Namespace) -> pd.DataFrame:
     """The runs that were asked for; UserError where there is none."""
     where = dict(pair("--where", part) for part in options.where)
-    studies = options.study or [None]
-    every = load_runs(options.runs, studies[0] if len(studies) == 1 else None, refresh=options.refresh)
+    every = load_runs(options.runs, sole_study(options), refresh=options.refresh)
     left_out = every.attrs.get("left_out", [])
-    if len(studies) > 1:
-        every = every[every["study"].isin(studies)]
+    if options.study:
+        every = every[every["study"].isin(options.study)]
     runs = matching(every, where)
     runs.attrs["left_out"] = left_out
     if runs.empty:
@@ -35,6 +34,11 @@ def load(options: argparse.Namespace) -> pd.DataFrame:
         choices = unmatched(every, where)
         raise UserError(f"no finished cells{studies}{cells} in {', '.join(options.runs)}{choices and f': {choices}'}")
     return runs
+
+
+def sole_study(options: argparse.Namespace) -> str | None:
+    """The study that is read alone; None where several or all are."""
+    return options.study[0] if options.study and len(options.study) == 1 else None
 
 
 def pair(option: str, text: str) -> tuple[str, str]:
@@ -48,7 +52,7 @@ def pair(option: str, text: str) -> tuple[str, str]:
 def data_of(runs: pd.DataFrame, options: argparse.Namespace) -> "Data":
     from analysis.arms import Data
 
-    study = options.study[0] if options.study and len(options.study) == 1 else None
+    study = sole_study(options)
     with said_once(runs.attrs["left_out"], options.runs):
         samples = load_samples(options.runs, study, refresh=options.refresh)
         return Data(runs, samples, load_divergence(options.runs, study, refresh=options.refresh))

@@ -5,10 +5,9 @@ import subprocess
 import sys
 
 import pytest
-import wandb
 from stored_cells import write_stored_cell
 from synthetic_studies import write_study
-from wandb_server import ENTITY, KEY, PROJECT, WandbServer
+from wandb_server import ENTITY, PROJECT, serving
 
 from analysis import load_runs
 from analysis.__main__ import main
@@ -21,18 +20,8 @@ HOSTILE = """a'b" or Metric("State") != 'x' = <y>"""
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    wandb.teardown()
-    served = WandbServer()
-    settings = {"WANDB_BASE_URL": served.url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false"}
-    settings |= {"HOME": tmp_path / "home", "NETRC": tmp_path / "netrc", "SSGR_CACHE": tmp_path / "cache"}
-    for name, value in settings.items():
-        monkeypatch.setenv(name, str(value))
-    for name in ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-    yield served
-    served.close()
-    wandb.teardown()
+    with serving(tmp_path, monkeypatch) as served:
+        yield served
 
 
 def keys_of(asked) -> tuple[set[str], set[str]]:

@@ -5,38 +5,18 @@ import sys
 from pathlib import Path
 
 import pytest
-import wandb
 from synthetic_studies import write_study
-from wandb_server import ENTITY, KEY, PROJECT, WandbServer
+from wandb_server import ENTITY, PROJECT, serving
 
 from analysis import load_runs
 from analysis.__main__ import main
 
-NAMES = ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_BASE_URL", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
-
 
 @pytest.fixture
-def runs(tmp_path, monkeypatch):
-    wandb.teardown()
-    for name in NAMES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SSGR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NETRC", str(tmp_path / "home" / ".netrc"))
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    monkeypatch.chdir(tmp_path)
+def server(tmp_path, monkeypatch):
     write_study(tmp_path / "runs", "smoke")
-    yield tmp_path / "runs"
-    wandb.teardown()
-
-
-@pytest.fixture
-def server(runs, monkeypatch):
-    served = WandbServer()
-    monkeypatch.setenv("WANDB_BASE_URL", served.url)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    yield served
-    served.close()
+    with serving(tmp_path, monkeypatch) as served:
+        yield served
 
 
 def drawn(*options: str) -> int:
@@ -72,7 +52,8 @@ def test_offline_it_stays_beside_the_figures_and_can_be_sent_later(server, monke
     check(server.runs[0])
 
 
-def test_without_a_login_it_is_one_line_after_the_figures_were_written(runs, capsys):
+def test_without_a_login_it_is_one_line_after_the_figures_were_written(server, monkeypatch, capsys):
+    monkeypatch.delenv("WANDB_API_KEY")
     assert drawn() == 2
     said = capsys.readouterr()
     lines = [line for line in said.err.splitlines() if line.startswith("analysis: ")]

@@ -8,17 +8,39 @@ import io
 import json
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 import wandb
 
 from ssgr import tracking
 
 ENTITY, PROJECT = "us", "ssgr"
 KEY = "0123456789abcdef" * 2 + "01234567"
+
+
+@contextmanager
+def serving(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["WandbServer"]:
+    """A server that this process' wandb talks to, logged in, with nothing of the user's own; it stands in `home`."""
+    wandb.teardown()  # wandb keeps a process' first server and login for all its runs
+    served = WandbServer()
+    for name in ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    settings = {"WANDB_BASE_URL": served.url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false"}
+    settings |= {"HOME": home / "home", "NETRC": home / "home" / ".netrc", "SSGR_CACHE": home / "cache"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.chdir(home)
+    try:
+        yield served
+    finally:
+        served.close()
+        wandb.teardown()
 
 
 class WandbServer:
