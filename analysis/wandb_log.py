@@ -26,6 +26,8 @@ def log_figures(
     WANDB_MODE=offline keeps the run below `folder`; WANDB_PROJECT and WANDB_ENTITY stand in for `project`. Raises
     UserError, one line, where W&B cannot be had or refuses.
     """
+    if os.environ.get("WANDB_MODE") == "disabled":
+        return "nothing is logged: WANDB_MODE=disabled"
     entity, name = checked_project(project) if project else (os.environ.get("WANDB_ENTITY"), None)
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb

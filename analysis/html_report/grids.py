@@ -49,11 +49,15 @@ def grids(runs: pd.DataFrame, results: Iterable[dict[str, Any]]) -> list[Grid]:
 
 
 def is_grid(grid: Any) -> bool:
-    """Whether both tables are there, with the same rows and columns."""
+    """Whether both tables are there, of numbers, with the same rows and columns, traces and tokens for each length."""
     if not isinstance(grid, dict) or not all(isinstance(grid.get(part), dict) for part in ("held", "taken")):
         return False
-    shape = [{row: sorted(columns) for row, columns in grid[part].items()} for part in ("held", "taken")]
-    return shape[0] == shape[1] and bool(shape[0])
+    rows = [columns for part in ("held", "taken") for columns in grid[part].values()]
+    if not rows or grid["held"].keys() != grid["taken"].keys() or not all(isinstance(row, dict) for row in rows):
+        return False
+    lengths = {name.removesuffix("_traces") for name in rows[0] if name.endswith("_traces")}
+    columns = {f"{length}_{what}" for length in lengths for what in ("traces", "tokens")}
+    return all(columns <= row.keys() and all(isinstance(row[name], int | float) for name in columns) for row in rows)
 
 
 def grid_of(model: str, arm: str, seeds: list[dict]) -> Grid:

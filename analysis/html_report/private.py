@@ -30,8 +30,15 @@ def without_secrets(text: str) -> str:
 
 def public_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """{dotted option: value} with paths cut to their last part, and without the values of secret names."""
-    public = {name: without_places(value, name) for name, value in options.items()}
-    return {name: HIDDEN if SECRET_NAME.search(name) and public[name] else public[name] for name in public}
+    return {name: without_secret_values(without_places(value, name), name) for name, value in options.items()}
+
+
+def without_secret_values(value: Any, name: str) -> Any:
+    if SECRET_NAME.search(name) and value:
+        return HIDDEN
+    if isinstance(value, dict):
+        return {key: without_secret_values(item, key) for key, item in value.items()}
+    return [without_secret_values(item, name) for item in value] if isinstance(value, list) else value
 
 
 def without_folders(text: str, sources: Sequence[str]) -> str:

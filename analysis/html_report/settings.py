@@ -79,7 +79,12 @@ def environments(results: Iterable[dict[str, Any]]) -> list[Environment]:
                 ", ".join(sorted({cell["study"] for cell in cells})),
                 environment.get("device") or UNKNOWN,
                 environment.get("git") or UNKNOWN,
-                sorted((environment.get("versions") or {}).items()),
+                [(name, str(version)) for name, version in sorted(versions_of(environment).items())],
             )
         )
     return sorted(told, key=lambda environment: -environment.cells)
+
+
+def versions_of(environment: dict[str, Any]) -> dict[str, Any]:
+    versions = environment.get("versions")
+    return versions if isinstance(versions, dict) else {}

@@ -28,13 +28,14 @@ class NoText(UserError):
 
 def asked_problems(evaluation: Mapping[str, Any], task: str) -> dict[str, Problem]:
     """The problems of a task of this evaluation by their ids; empty where they are not at hand."""
-    asked = next((one for one in (evaluation, *(evaluation.get("also") or [])) if one.get("name") == task), None)
+    parts = [part for part in (evaluation, *(evaluation.get("also") or [])) if isinstance(part, Mapping)]
+    asked = next((part for part in parts if part.get("name") == task), None)
     if asked is None or (task != BUNDLED[0] and asked.get("path") is None):
         return {}
     try:
         config = TaskConfig(**{field.name: asked.get(field.name) for field in fields(TaskConfig)})
         return {problem.problem_id: problem for problem in load_evaluation_problems(config)}
-    except (UserError, OSError):
+    except (UserError, OSError, TypeError, AttributeError):  # the last two: a config that is not whole
         return {}
 
 
@@ -62,8 +63,10 @@ def completions(cell: StoredCell, task: str, problem_ids: Collection[str]) -> di
 
 def tokenizer_of(result: Mapping[str, Any]) -> "Tokenizer":
     """The tokenizer of a cell's model; NoText where its file is not on this machine."""
-    model = result["config"]["model"]
-    file = tokenizer_file(model.get("name"), model.get("path"), model.get("revision"))
+    model = result["config"].get("model")
+    about = [model.get(name) for name in ("name", "path", "revision")] if isinstance(model, Mapping) else [0]
+    is_whole = all(part is None or isinstance(part, str) for part in about)
+    file = tokenizer_file(*about) if is_whole else None
     if file is None:
         raise NoText("the model's tokenizer.json is not at hand")
     return read_tokenizer(file)

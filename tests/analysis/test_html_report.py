@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from reported_studies import HOSTILE, SCRIPT, Page, change_result, write_hostile, write_page, write_studies
+from reported_studies import (
+    HOSTILE,
+    SCRIPT,
+    Page,
+    change_result,
+    with_details,
+    write_hostile,
+    write_page,
+    write_studies,
+)
 from synthetic_studies import write_cell
 
 from analysis import load_runs
@@ -223,3 +232,35 @@ def test_the_same_runs_give_the_same_bytes_without_torch(runs, file, tmp_path):
     again = out.read_bytes()
     out.unlink()
     assert again == file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "is_left_out"),
+    [
+        (("cell",), None, True),
+        (("config",), "x", True),
+        (("config", "pruner", "name"), 5, True),
+        (("calibration", "tokens"), "x", True),
+        (("calibration", "source"), None, True),
+        (("config", "model"), None, False),
+        (("config", "evaluation"), [], True),
+        (("calibration", "grid", "held", "easy"), 5, False),
+        (("environment", "versions"), "x", False),
+    ],
+)
+def test_a_result_that_is_not_whole_costs_no_more_than_itself(tmp_path, capsys, place, value, is_left_out):
+    whole, damaged = (write_cell(tmp_path / "runs", "own", {"seed": seed}) for seed in "01")
+
+    def damage(result):
+        with_details(result)
+        for name in place[:-1]:
+            result = result[name]
+        result[place[-1]] = value
+
+    change_result(damaged, damage)
+    page = Page(write_page(tmp_path, tmp_path / "runs", "--where", "sparsity=0.5"))
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith(f"{damaged}")]
+    assert len(lines) == is_left_out
+    links = [one["href"] for one in page.all("a") if one["href"].endswith("/")]
+    assert len(links) == (1 if is_left_out else 2) and any(whole.name in link for link in links)
+    assert page.texts.get("missing", "").count(damaged.name) == len(lines)
