@@ -22,7 +22,7 @@ from analysis.asked import complaints, data_of, load, pair, sole_study
 from analysis.table import markdown
 from ssgr.cache import write_atomically
 from ssgr.errors import UserError
-from ssgr.progress import track
+from ssgr.progress import Bar, track
 
 if TYPE_CHECKING:
     from analysis.arms import Data
@@ -172,19 +172,26 @@ def write_report(options: argparse.Namespace) -> int:
     baseline = None if options.against is None else pair("--against", options.against)
     path = options.out if options.out.suffix == ".html" else options.out / "report.html"
     runs = load(options)
-    data, figures = data_of(runs, options), []
-    with track("report", len(FIGURES.names())) as bar:
-        for name, drawing in draw_every(data, options.width):
-            figures.append((name, drawing))
-            bar.advance(note=name)
+    data = data_of(runs, options)
     lines = [*complaints(runs, options), *runs.attrs["left_out"]]
     lines += [*data.samples.attrs["left_out"], *data.divergence.attrs["left_out"]]
     cells, _ = find_cells(options.runs, sole_study(options))  # what it leaves out has been said
-    text = page(gather(data, cells, figures, lines, path.parent, options.runs, baseline))
+    with track("report", len(FIGURES.names())) as bar:
+        figures = watched(draw_every(data, options.width), bar)
+        text = page(gather(data, cells, figures, lines, path.parent, options.runs, baseline))
     with writing_to(path.parent):
         write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     print(f"{path}, {len(text) / 1e6:.1f} MB")
     return 0
+
+
+def watched(
+    figures: "Iterable[tuple[str, Drawing | UserError]]", bar: Bar
+) -> "Iterator[tuple[str, Drawing | UserError]]":
+    """The same, each counted once it is there."""
+    for name, drawing in figures:
+        bar.advance(note=name)
+        yield name, drawing
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Everything that the page tells, gathered before anything is written."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from analysis.load import StoredCell
 from analysis.style import Drawing
 from analysis.table import HEADS, rows
 from ssgr.errors import UserError
+
+# of HEADS, what a phone must show first: the accuracy beside what was pruned
+SHOWN = ("pruner", "calibrated on", "accuracy ± se", "n × k", "KL", "mean tokens", "cut", "tokens", "seed", "study")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Contents:
 def gather(
     data: Data,
     cells: Sequence[StoredCell],
-    figures: Sequence[tuple[str, Drawing | UserError]],
+    figures: Iterable[tuple[str, Drawing | UserError]],
     complaints: Sequence[str],
     home: Path,
     sources: Sequence[str] = (),
@@ -60,9 +63,11 @@ def gather(
 ) -> Contents:
     """What is told of these runs: `cells` are theirs, `figures` what they allow, `home` the folder of the page.
 
-    `baseline` (key, value) names the arm that a table of all arms compares with; UserError where no arm has it.
+    `baseline` (key, value) names the arm that a table of all arms compares with; UserError where no arm has it, before
+    the first figure is asked for.
     """
     arms, left_out = arm_tables(data, baseline) if baseline else ([], [])
+    figures = list(figures)
     read = set(zip(data.runs["study"], data.runs["cell"], strict=True))
     results = [cell.result for cell in cells if (cell.study, cell.cell) in read]
     lines = dict.fromkeys([*complaints, *(f"left out of the arms: {line}" for line in left_out)])
@@ -82,14 +87,13 @@ def gather(
 
 
 def result_tables(runs: pd.DataFrame, home: Path) -> list[Table]:
-    """A table for each model and task, in which to sort has a meaning; studies stand last, beside the links."""
-    shown = [head for head in HEADS if head not in ("study", "model, task")] + ["study"]
+    """A table for each model and task, in which to sort has a meaning."""
     found: dict[str, Table] = {}
     for row in rows(runs):
         cells = dict(zip(HEADS, row.cells, strict=True))
-        table = found.setdefault(cells["model, task"], Table(cells["model, task"], [*shown, "run"], []))
+        table = found.setdefault(cells["model, task"], Table(cells["model, task"], [*SHOWN, "run"], []))
         links = [] if row.run is None else links_of(row.run, home)
-        table.rows.append(([cells[head] for head in shown], links))
+        table.rows.append(([cells[head] for head in SHOWN], links))
     return list(found.values())
 
 

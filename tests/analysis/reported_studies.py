@@ -1,6 +1,7 @@
 """Runs for the page: two studies as they are left, and one whose every text would like to be more than text."""
 
 import json
+from copy import deepcopy
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def change_result(folder: Path, change) -> None:
 def with_details(result: dict) -> None:
     result["environment"] = {"git": "abc1234", "versions": {"python": "3.11", "torch": "2.11"}, "device": "cpu"}
     if result["calibration"]["traces"]:
-        result["calibration"]["grid"] = GRID
+        result["calibration"]["grid"] = deepcopy(GRID)
 
 
 def with_hostile_details(result: dict) -> None:
