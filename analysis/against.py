@@ -1,9 +1,10 @@
-"""`python -m analysis --against KEY=VALUE`: what every arm keeps and costs, beside one of them, as a Markdown table.
+"""`python -m analysis --against KEY=VALUE`: what every arm keeps and costs, beside one of them, as tables.
 
 For any runs: one row per arm (its calibration seeds together), the dense model first, the columns of every task.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -21,8 +22,26 @@ OF_TRACES = ("difficulty", "length", "correctness")  # what traces are chosen by
 Table = dict[str, Priced]  # one arm, by task
 
 
+class ModelTable(NamedTuple):
+    """The arms of one model: the texts of each row, below `heads`."""
+
+    model: str
+    heads: list[str]
+    rows: list[list[str]]
+
+
 def markdown(data: Data, key: str, value: str) -> tuple[str, list[str]]:
-    """The table with what its columns are below it, and a line for each cell that is not in it.
+    """The tables with what their columns are below them, and a line for each cell that is not in them."""
+    found, told, left_out = tables(data, key, value)
+    parts = []
+    for one in found:
+        rows = [one.heads, ["---"] * len(one.heads), *one.rows]
+        parts.append(f"{one.model}:\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows))
+    return "\n\n".join([*parts, told]), left_out
+
+
+def tables(data: Data, key: str, value: str) -> tuple[list[ModelTable], str, list[str]]:
+    """A table for each model, what the columns are, and a line for each cell that is not in them.
 
     A difference is the arm minus the arm that has `value` in `key` and is like it in all else, paired by problem, with
     its 95 % interval (`stats.difference`); empty for that arm itself and where there is none. Raises UserError for an
@@ -35,14 +54,16 @@ def markdown(data: Data, key: str, value: str) -> tuple[str, list[str]]:
     if value not in values:
         choices = ", ".join(sorted(values, key=lambda text: rank(key, values[text])))
         raise UserError(f"--against {key}={value}: no arm has it; {key} is {choices}")
-    parts, methods = [], []
+    found, methods = [], []
     for model in dict.fromkeys(one.run["model"] for one in priced):
         some = [one for one in priced if one.run["model"] == model]
-        parts.append(f"{model}:\n\n" + "\n".join(lines(some, key, value, methods)))
-    return "\n\n".join([*parts, legend(key, value, methods)]), left_out
+        found.append(ModelTable(model, *heads_and_rows(some, key, value, methods)))
+    return found, legend(key, value, methods), left_out
 
 
-def lines(priced: Sequence[Priced], key: str, value: str, methods: list[str]) -> list[str]:
+def heads_and_rows(
+    priced: Sequence[Priced], key: str, value: str, methods: list[str]
+) -> tuple[list[str], list[list[str]]]:
     """The table of one model; how its intervals were made is added to `methods`."""
     tasks = sorted({one.run["task"] for one in priced}, key=lambda task: (not any_kl(priced, task), task))
     arms: dict[tuple, Table] = {}
@@ -53,8 +74,7 @@ def lines(priced: Sequence[Priced], key: str, value: str, methods: list[str]) ->
     for task in tasks:
         heads += [f"{task} ({usual[task]})", f"− {label(value)} [95 %]"]
         heads += ["KL/token"] * any_kl(priced, task) + ["tokens (cut)"]
-    rows = [[*heads, "pruning s", "generating s"], ["---"] * (len(heads) + 2)]
-    rows += dense_rows(priced, tasks, usual)
+    rows = dense_rows(priced, tasks, usual)
     for (pruned, source, _), arm in arms.items():
         row = [pruned, source]
         for task in tasks:
@@ -62,7 +82,7 @@ def lines(priced: Sequence[Priced], key: str, value: str, methods: list[str]) ->
         about = next(iter(arm.values())).arm.runs
         generating = sum(one.arm.runs["seconds"].mean() for one in arm.values())
         rows.append([*row, plain(about["seconds_pruning"].mean(), ".1f"), plain(generating, ".0f")])
-    return [f"| {' | '.join(row)} |" for row in rows]
+    return [*heads, "pruning s", "generating s"], rows
 
 
 def columns(

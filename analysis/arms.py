@@ -6,6 +6,7 @@ the arms are told apart `by`, or refused in one line: nothing is averaged away.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ import pandas as pd
 from analysis.comparable import SETTINGS, common_seeds, groups, refuse_duplicates, refuse_mixtures
 from ssgr.errors import UserError
 
+NOWHERE = np.array([], int)  # places of a cell that a table does not hold
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)  # what was read once is itself alone, and names what was made of it
 class Data:
     """What was loaded: one row per cell and task, per problem and repeat, per held-out dense sample."""
 
@@ -26,6 +29,19 @@ class Data:
     def of(self, study: str) -> "Data":
         """The same of one study; samples of cells that `runs` no longer holds are never looked at."""
         return Data(self.runs[self.runs["study"] == study], self.samples, self.divergence)
+
+    def only(self, runs: pd.DataFrame) -> "Data":
+        """The same of these cells, found by their places: for many small parts of large tables."""
+        keys = list(zip(runs["study"], runs["cell"], strict=True))
+        tables = [
+            table.iloc[np.concatenate([places.get(key, NOWHERE) for key in keys])] if len(keys) else table.iloc[:0]
+            for table, places in zip((self.samples, self.divergence), self._places, strict=True)
+        ]
+        return Data(runs, *tables)
+
+    @cached_property
+    def _places(self) -> list[dict[tuple[str, str], np.ndarray]]:
+        return [table.groupby(["study", "cell"]).indices for table in (self.samples, self.divergence)]
 
     @property
     def studies(self) -> list[str]:
@@ -169,10 +185,10 @@ def rows_of(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The rows of these runs' cells and of their task."""
     if table.empty:
         return table
-    cells = set(zip(runs["study"], runs["cell"], strict=True))
     table = table[(table["task"] == runs["task"].iloc[0]) & table["cell"].isin(set(runs["cell"]))]
-    wanted = [key in cells for key in zip(table["study"], table["cell"], strict=True)]
-    return table[np.array(wanted, bool)]  # an empty list would choose no columns
+    places = table.groupby(["study", "cell"]).indices
+    wanted = [places.get(key, NOWHERE) for key in set(zip(runs["study"], runs["cell"], strict=True))]
+    return table.iloc[np.sort(np.concatenate(wanted))]
 
 
 def shared_problems(frame: pd.DataFrame, study: str) -> pd.Index:

@@ -72,8 +72,10 @@ def load_runs(
     rows = []
     for cell in cells:
         try:
-            rows += run_rows(cell.result, cell.place)
-        except (KeyError, TypeError, AttributeError) as error:
+            found = run_rows(cell.result, cell.place)
+            pa.Table.from_pylist(found, RUNS)  # a wrong type is this cell's alone
+            rows += found
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             left_out.append(f"{cell} is left out: its result is not whole ({error!r})")
     rows.sort(key=lambda row: (row["study"], row["cell"], row["task"]))
     runs = pa.Table.from_pylist(rows, RUNS).to_pandas()
@@ -205,7 +207,10 @@ def _find_on_disk(source: Source, study: str | None, refresh: bool) -> tuple[lis
             if status != "finished":
                 raise ValueError(f"its status is {status}")
             cell = DiskCell(path.parent, result)
-            _ = cell.study, cell.cell  # there
+            if not all(isinstance(name, str) for name in (cell.study, cell.cell)):
+                raise ValueError("its study or its cell has no name")
+            if not isinstance(result["config"].get("evaluation", {}), dict):
+                raise ValueError("its config is not whole")
             cells.append(cell)
         except (OSError, ValueError, KeyError, AttributeError) as error:
             left_out.append(f"{path} is left out: {error}")
@@ -238,7 +243,7 @@ def _load_tables(
     def read(cell: StoredCell) -> pa.Table | Exception:
         try:
             table = cell.table(name, schema)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return error
         for place, label in enumerate((cell.study, cell.cell)):
             table = table.add_column(place, ("study", "cell")[place], pa.repeat(label, len(table)))
@@ -250,10 +255,13 @@ def _load_tables(
     finally:
         pool.shutdown(cancel_futures=True)
     failed = [(cell, table) for cell, table in zip(cells, tables, strict=True) if isinstance(table, Exception)]
-    _say([*left_out, *_unread(failed, name)])
+    left_out += _unread(failed, name)
+    _say(left_out)
     labelled = pa.schema([pa.field("study", pa.string()), pa.field("cell", pa.string()), *schema])
     whole = [table for table in tables if isinstance(table, pa.Table)]
-    return pa.concat_tables([labelled.empty_table(), *whole]).to_pandas()
+    rows = pa.concat_tables([labelled.empty_table(), *whole]).to_pandas()
+    rows.attrs["left_out"] = left_out
+    return rows
 
 
 def _unread(failed: list[tuple[StoredCell, Exception]], name: str) -> Iterable[str]:

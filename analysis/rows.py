@@ -100,6 +100,8 @@ NAMES_OF_NUMBERS = {"NaN": None, "Infinity": float("inf"), "-Infinity": float("-
 def run_rows(result: Mapping[str, Any], place: str) -> list[dict[str, Any]]:
     """The rows of RUNS of one result, one for each task; KeyError or TypeError where the result is not whole."""
     config, calibration, sparsity = result["config"], result["calibration"] or {}, result["sparsity"]
+    if calibration and calibration["source"] is None:
+        raise ValueError("what it was calibrated on has no name")
     selects = calibration.get("traces")
     environment, seconds = result.get("environment", {}), result.get("seconds", {})
     about = {

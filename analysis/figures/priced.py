@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ class Priced:
     tells_problems: bool = False  # where some arms were measured on other problems than others
     mark: str = ""  # what tells arms apart that are alike in everything that is named
 
-    @property
+    @cached_property  # asked for by everything that tells of an arm
     def run(self) -> pd.Series:
         return self.arm.runs.iloc[0]
 
@@ -64,6 +65,7 @@ class Priced:
         return (1000 * runs["seconds"] / (runs["problems"] * runs["repeats"])).to_numpy(float)
 
 
+@lru_cache(maxsize=1)  # a page asks for them once for each of its parts
 def every_arm(data: Data) -> tuple[list[Priced], list[str]]:
     """All arms of all studies, a cell that several studies hold counted once; arms need not be comparable.
 
@@ -81,7 +83,7 @@ def every_arm(data: Data) -> tuple[list[Priced], list[str]]:
     found = []
     for _, group in runs.groupby(["setting", "copy"], sort=False):
         try:
-            arms = gather(Data(group, data.samples, data.divergence), ())
+            arms = gather(data.only(group), ())
         except UserError as error:
             left_out.append(str(error))
             continue

@@ -89,13 +89,15 @@ def start(cell: Cell) -> Iterator[Tracker]:
     (cell.folder / RECORD).unlink(missing_ok=True)
     mode, run = _open(cell, wanted)
     tracker, failed = Tracker(run), True
+    url = getattr(run, "url", None) if mode == "online" else None  # whose it is when no entity is named, W&B knows
     try:
         yield tracker
         failed = False
     finally:
         tracker._try(lambda: tracker.run.finish(exit_code=int(failed)))
         if not failed:
-            tracker._try(lambda: write_json(cell.folder / RECORD, wanted | {"mode": mode, "id": run_id(cell)}))
+            record = wanted | {"mode": mode, "id": run_id(cell), "url": url}
+            tracker._try(lambda: write_json(cell.folder / RECORD, record))
 
 
 def catch_up(cell: Cell) -> None:

@@ -137,7 +137,7 @@ def test_an_arm_is_compared_with_what_is_like_it_in_all_else(capsys, tmp_path):
         (["--against", "nothing=1"], "the key must be one of pruner, pattern, calibration"),
         (["--against", "calibration=c4"], "no arm has it; calibration is self_generated, prompts_only, general_text"),
         (["--against", "sparsity=s50"], "no arm has it; sparsity is 0.4, 0.5"),
-        (["smoke", "--against", "calibration=c4"], "--against is an option of the table, not of smoke"),
+        (["smoke", "--against", "calibration=c4"], "--against is an option of the table and the report, not of smoke"),
     ],
 )
 def test_what_the_user_can_set_right_is_one_line(capsys, tmp_path, arguments, said):

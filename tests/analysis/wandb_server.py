@@ -8,11 +8,14 @@ import io
 import json
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 import wandb
 
 from ssgr import tracking
@@ -21,11 +24,32 @@ ENTITY, PROJECT = "us", "ssgr"
 KEY = "0123456789abcdef" * 2 + "01234567"
 
 
+@contextmanager
+def serving(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["WandbServer"]:
+    """A server that this process' wandb talks to, logged in, with nothing of the user's own; it stands in `home`."""
+    wandb.teardown()  # wandb keeps a process' first server and login for all its runs
+    served = WandbServer()
+    for name in ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    settings = {"WANDB_BASE_URL": served.url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false"}
+    settings |= {"HOME": home / "home", "NETRC": home / "home" / ".netrc", "SSGR_CACHE": home / "cache"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.chdir(home)
+    try:
+        yield served
+    finally:
+        served.close()
+        wandb.teardown()
+
+
 class WandbServer:
-    """`runs` are what it serves, `asked` the names of the operations and files that were asked for."""
+    """`runs` are what it serves, `views` the workspaces that were saved, `asked` the names of the operations and files
+    that were asked for."""
 
     def __init__(self) -> None:
         self.runs: list[dict[str, Any]] = []
+        self.views: list[dict[str, Any]] = []
         self.asked: list[str] = []
         self.status = 200  # of every answer
         self.errors: dict[str, str] = {}  # operation: the GraphQL error that it is answered with
@@ -120,7 +144,7 @@ class WandbServer:
             teams = {"edges": []}
             viewer = {"id": "u", "entity": ENTITY, "username": "me", "email": "", "flags": "{}", "teams": teams}
             return {"data": {"viewer": viewer}}
-        if operation in ("RunResumeStatus", "UpsertBucket", "CreateRunFiles"):
+        if operation in ("RunResumeStatus", "UpsertBucket", "CreateRunFiles", "UpsertView2"):
             return {"data": getattr(self, f"_{operation}")(variables)}
         if operation not in ("Runs", "RunFullHistory", "RunFiles"):  # tables are sent as artifacts too: not needed
             return {"data": None, "errors": [{"message": f"no {operation} here", "path": []}]}
@@ -164,6 +188,10 @@ class WandbServer:
         bucket = {name: run[name] for name in ("id", "name", "displayName")} | {"project": project}
         bucket |= {"config": variables["config"], "description": "", "sweepName": "", "historyLineCount": 0}
         return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+
+    def _UpsertView2(self, variables: dict[str, Any]) -> dict[str, Any]:
+        self.views.append(variables)
+        return {"upsertView": {"view": {"id": "1", "name": variables["name"]}, "inserted": True}}
 
     def _CreateRunFiles(self, variables: dict[str, Any]) -> dict[str, Any]:
         urls = {name: f"{self.url}/files/{variables['run']}/{name}" for name in variables["files"]}
