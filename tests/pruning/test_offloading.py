@@ -1,4 +1,4 @@
-"""Blocks that come to the device one at a time. The CPU stands in for the accelerator: blocks are copied all the same."""
+"""Blocks that come to the device one at a time. The CPU stands in for the accelerator: they are copied there too."""
 
 from contextlib import contextmanager
 
