@@ -38,6 +38,7 @@ WITHOUT_EFFECT = (  # on what is measured
     "cache_dir",
     "tracking.",
     "engine.batch_size",
+    "model.offload",
     "evaluation.divergence",
     "pruner.measure_error",
     "pruner.one_pass",

@@ -47,6 +47,7 @@ def test_a_listing_of_folders_tells_unusual_cells_apart():
         ("study=grid",),
         ("overwrite=true",),
         ("save_checkpoint=true",),
+        ("model.offload=true",),
         ("dry_run=true",),
         ("limit=300",),  # what null means here
         ("calibration.tokens=16384", "rollouts.temperature=1.0", "evaluation.max_new_tokens=512"),

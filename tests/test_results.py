@@ -13,6 +13,8 @@ import yaml
 from command_line import QUICK, cells, files, ssgr, start
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ssgr.model_card import plain
+
 GRID = f"-m {QUICK} pruner=wanda,sparsegpt sparsity=s40,n2m4"
 SAMPLES = ["task", "problem_id", "repeat", "correct", "tokens", "finish_reason", "answer", "output_ids"]
 DIVERGENCE = ["task", "problem_id", "tokens", "kl", "kl_sum", "nll_dense", "nll", "top1_changed", "correct"]
@@ -115,6 +117,19 @@ def test_the_prune_report_and_the_checkpoint_agree(full):
     assert abs(zeros / total - 0.5) < 1e-3  # a few kept weights are zero by themselves
     assert "sparsity_config" not in json.loads((cell / "checkpoint" / "config.json").read_text())
     assert AutoTokenizer.from_pretrained(cell / "checkpoint").chat_template
+
+
+def test_the_checkpoints_card_says_what_the_result_says(full):
+    _, cell, _ = full
+    text, result = (cell / "checkpoint" / "README.md").read_text(encoding="utf-8"), result_of(cell)
+    _, front, body = text.split("---\n", 2)
+    assert yaml.safe_load(front)["library_name"] == "transformers" and "pruning" in yaml.safe_load(front)["tags"]
+    for metrics in (result["dense_metrics"], result["metrics"]):
+        task = {name.partition("/")[2]: value for name, value in metrics.items()}
+        row = f"{task['accuracy']:.3f} ± {task['accuracy_se']:.3f} | {task['problems']} × {task['repeats']} |"
+        assert row in body and f"| {task['kl']:.4f}" in body
+    assert f"{result['sparsity']['achieved']:.4%}" in body and "3,000 tokens" in body
+    assert plain(result["cell"]) in body and str(cell.parent) not in text
 
 
 def test_the_closing_report_shows_what_a_newcomer_needs(full):

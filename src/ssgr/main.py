@@ -54,11 +54,10 @@ def run_cell(cell: Cell, clock: Clock, wait: bool) -> Outcome:
             with tracking.start(cell) as tracker:
                 pruning = stages.prune(cell, subject, calibration, tracker, clock)
                 after = stages.evaluate_pruned(cell, subject, before, clock)
-                stages.save_checkpoint(cell, subject)
+                result = results.conclude(cell, subject.summary(), calibration, pruning, after.metrics, before.metrics)
+                stages.save_checkpoint(cell, subject, result)
                 results.write_artefacts(cell, after.samples, after.divergence, pruning)
-                result = results.write_result(
-                    cell, subject.summary(), calibration, pruning, after.metrics, before.metrics, clock
-                )
+                result = results.write_result(cell, result, clock)
                 tracker.log_finished(cell.folder)
             results.close_folder(cell)
     finally:

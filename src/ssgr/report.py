@@ -7,12 +7,11 @@ from rich.text import Text
 
 from ssgr.cell import Cell
 from ssgr.evaluation.accuracy import paired_difference
+from ssgr.measured import COLUMNS, LEGEND, main_metric, row, tasks
 from ssgr.progress import visible, written_or_said
 from ssgr.stages import Evaluation, Subject
 
 EXCERPT = 600  # characters of a completion that are shown
-# what stands beside a task's main figure
-COMPANIONS = {"problems", "seconds", "tokens", "kl", "kl_se", "kl_balanced", "nll", "top1_changed"}
 
 
 def closing(cell: Cell, subject: Subject, result: dict, before: Evaluation, after: Evaluation) -> None:
@@ -48,19 +47,18 @@ def write_report(
 def comparison(cell: Cell, result: dict) -> Table:
     """One pair of rows for each task. Accuracies never stand without their standard error, n and k."""
     config, sparsity = cell.config, result["sparsity"]
-    tasks = list(dict.fromkeys(name.partition("/")[0] for name in [*result["metrics"], *result["dense_metrics"]]))
-    title = f"{config.model.name} on {', '.join(tasks)}"
+    named = tasks(result)
+    title = f"{config.model.name} on {', '.join(named)}"
     if not cell.is_dense:
         title += f": {config.pruner.name}, {sparsity['achieved']:.1%} {sparsity['pattern']}"
-    legend = "cut: stopped at the token cap, or never ended its reasoning · KL: from the dense model, on its samples"
-    table = Table(title=title, caption=legend)
+    table = Table(title=title, caption=LEGEND)
     table.add_column("", overflow="fold")
-    for column in ("accuracy ± se", "n × k", "tokens", "cut", "KL/token (nats)"):
+    for column in COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
-    for task in tasks:
+    for task in named:
         pair = {"dense": result["dense_metrics"]} | ({} if cell.is_dense else {"pruned": result["metrics"]})
         measured = main_metric(task, result["dense_metrics"])
-        if len(tasks) > 1 or measured != "accuracy":
+        if len(named) > 1 or measured != "accuracy":
             table.add_section()
             table.add_row(task if measured in ("accuracy", task) else f"{task}, {measured}")
         for name, metrics in pair.items():
@@ -68,43 +66,15 @@ def comparison(cell: Cell, result: dict) -> Table:
     return table
 
 
-def main_metric(task: str, metrics: dict[str, float]) -> str:
-    """The accuracy, or the first figure that a task has in its place."""
-    names = [name.partition("/")[2] for name in metrics if name.partition("/")[0] == task]
-    return "accuracy" if "accuracy" in names else next((name for name in names if name not in COMPANIONS), "accuracy")
-
-
-def row(task: str, metrics: dict[str, float], measured: str = "accuracy") -> list[str]:
-    """The main figure, problems x repeats, mean generated tokens, share that was cut off, divergence from the dense."""
-
-    def number(name: str, style: str) -> str:
-        value = metrics.get(f"{task}/{name}")
-        return "–" if value is None or value != value else format(value, style)
-
-    kl = number("kl", ".4f")
-    if metrics.get(f"{task}/kl_se"):
-        kl += f" ± {number('kl_se', '.4f')}"
-    score = number(measured, ".4g" if measured == "perplexity" else ".3f")
-    if f"{task}/{measured}_se" in metrics:
-        score += f" ± {number(f'{measured}_se', '.3f')}"
-    return [
-        score,
-        " × ".join(number(name, ",") for name in ("problems", "repeats") if f"{task}/{name}" in metrics) or "–",
-        number("mean_tokens", ".0f"),
-        number("truncated", ".1%"),
-        kl,
-    ]
-
-
 def differences(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
     """One line for each task that both models answered; the task is named where there are several."""
     lines = []
-    tasks = after["task"].unique()
-    for task in tasks:
+    answered = after["task"].unique()
+    for task in answered:
         pair = (samples[samples["task"] == task] for samples in (before, after))
         difference, error, low, high = paired_difference(*pair)
         interval = f"95 % interval [{low:+.3f}, {high:+.3f}], paired by problem"
-        named = f"{task}, " if len(tasks) > 1 else ""
+        named = f"{task}, " if len(answered) > 1 else ""
         lines.append(f"{named}pruned − dense: {difference:+.3f} ± {error:.3f}, {interval}")
     return lines
 

@@ -124,35 +124,40 @@ def write_artefacts(
         write_json(cell.folder / "prune_report.json", finite(pruning.to_json()))
 
 
-def write_result(
+def conclude(
     cell: Cell,
     model: dict[str, Any],
     calibration: CalibrationSet | None,
     pruning: "PruneReport | None",
     metrics: dict[str, float],
     dense_metrics: dict[str, float],
-    clock: Clock,
 ) -> dict[str, Any]:
-    """result.json, the last file of a cell: it stands only where everything else does."""
+    """What result.json holds, but for the seconds, which are not over yet."""
     sparsity = {"target": 0.0, "achieved": 0.0, "pattern": "dense"}
     if pruning is not None:
         sparsity = {"target": pruning.target, "achieved": pruning.achieved, "pattern": pruning.pattern}
         sparsity |= pruning.experts()
-    result = {
-        "schema_version": SCHEMA_VERSION,
-        "cell": cell.name,
-        "study": cell.config.study,
-        "status": "finished",
-        "config": plain(asdict(cell.config)),
-        "model": model,
-        "calibration": calibration.summary() if calibration else None,
-        "sparsity": sparsity,
-        "metrics": metrics,
-        "dense_metrics": dense_metrics,
-        "seconds": clock.totals(),
-        "environment": {"git": git_describe(), "versions": versions(), "device": model["device"]},
-    }
-    result = finite(result)
+    return finite(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "cell": cell.name,
+            "study": cell.config.study,
+            "status": "finished",
+            "config": plain(asdict(cell.config)),
+            "model": model,
+            "calibration": calibration.summary() if calibration else None,
+            "sparsity": sparsity,
+            "metrics": metrics,
+            "dense_metrics": dense_metrics,
+            "seconds": {},
+            "environment": {"git": git_describe(), "versions": versions(), "device": model["device"]},
+        }
+    )
+
+
+def write_result(cell: Cell, result: dict[str, Any], clock: Clock) -> dict[str, Any]:
+    """result.json, the last file of a cell: it stands only where everything else does. Returns what it holds."""
+    result = result | {"seconds": clock.totals()}
     write_json(cell.folder / "result.json", result)
     return result
 

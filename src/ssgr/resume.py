@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from ssgr.cache import locked, write_json
 from ssgr.cell import Cell
+from ssgr.model_card import write_card
 from ssgr.progress import say
 from ssgr.results import SCHEMA_VERSION, read_result, write_config
 
@@ -95,7 +96,7 @@ def lacking(cell: Cell, folder: Path | None = None) -> list[str]:
     wanted += ["prune_report.json"] * (not cell.is_dense)
     wanted += ["calibration.parquet"] * cell.reads_calibration
     wanted += ["divergence.parquet"] * (cell.config.evaluation.divergence and not cell.is_dense)
-    wanted += ["checkpoint/config.json"] * cell.config.save_checkpoint
+    wanted += ["checkpoint/config.json", "checkpoint/README.md"] * cell.config.save_checkpoint
     return [name for name in wanted if not (folder / name).is_file()]
 
 
@@ -115,6 +116,8 @@ def adopt(cell: Cell, source: Path) -> None:
     result["config"] = result["config"] | {"study": cell.config.study}
     write_config(copy, result["config"])
     write_json(copy / "result.json", result)
+    if cell.config.save_checkpoint:
+        write_card(copy / "checkpoint", result)  # it names the cell
     shutil.rmtree(cell.folder, ignore_errors=True)
     os.replace(copy, cell.folder)
 

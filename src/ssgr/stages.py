@@ -16,6 +16,7 @@ from ssgr.evaluation.accuracy import no_samples
 from ssgr.evaluation.divergence import DenseStates, dense_states, divergence
 from ssgr.evaluation.held_out import HeldOut, held_out
 from ssgr.evaluation.parts import Examiner, Part
+from ssgr.model_card import card
 from ssgr.models import save
 from ssgr.models.blocks import model_linears, prunable_parameters
 from ssgr.models.load import LoadedModel, load_model, weights_fingerprint
@@ -248,6 +249,7 @@ def evaluate_pruned(cell: Cell, subject: Subject, before: Evaluation, clock: Clo
     return evaluation
 
 
-def save_checkpoint(cell: Cell, subject: Subject) -> None:
+def save_checkpoint(cell: Cell, subject: Subject, result: dict[str, Any]) -> None:
+    """The model as files, with a card that says what result.json will."""
     if cell.config.save_checkpoint:
-        save.save_checkpoint(subject.loaded, cell.folder / "checkpoint")
+        save.save_checkpoint(subject.loaded, cell.folder / "checkpoint", card(result))

@@ -16,7 +16,13 @@ def model_folder(tmp_path_factory):
 def config_for():
     def build(path, **changes) -> ModelConfig:
         values = {"name": "hub", "path": None if path is None else str(path), "revision": None, "dtype": "bfloat16"}
-        values |= {"think_end": None, "enable_thinking": None, "trust_remote_code": False, "fallback": None}
+        values |= {
+            "offload": False,
+            "think_end": None,
+            "enable_thinking": None,
+            "trust_remote_code": False,
+            "fallback": None,
+        }
         return ModelConfig(**(values | changes))
 
     return build

@@ -24,6 +24,7 @@ class ModelConfig:
     path: str | None  # hub id or local folder; null: the bundled model
     revision: str | None
     dtype: str
+    offload: bool  # decoder blocks wait in host memory and come to the accelerator one at a time
     think_end: str | None  # the tag that ends the reasoning; null for models that reason in plain text
     enable_thinking: bool | None  # for chat templates that know it (Qwen3); null: the template's own default
     trust_remote_code: bool

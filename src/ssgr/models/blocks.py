@@ -127,13 +127,16 @@ def capture(model: nn.Module, input_ids: torch.Tensor) -> tuple[torch.Tensor, li
 
 @contextmanager
 def replaced_forward(blocks: nn.ModuleList, forward: Any) -> Iterator[None]:
+    own = [vars(block).get("forward") for block in blocks]  # of an offloaded block; else its class has it
     for block in blocks:
         block.forward = forward
     try:
         yield
     finally:
-        for block in blocks:
+        for block, before in zip(blocks, own, strict=True):
             del block.forward  # the class's own forward shows again
+            if before is not None:
+                block.forward = before
 
 
 @torch.no_grad()

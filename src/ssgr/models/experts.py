@@ -16,15 +16,19 @@ from ssgr.models.files import EXPERT_MODELS
 
 @dataclass(frozen=True, eq=False)
 class ExpertLinear:
-    """One matrix of one expert: `weight` [out, in], in the model's dtype, is a part of what the module `experts` holds.
-
-    It is good for as long as the model stays on its device and in its dtype.
-    """
+    """One matrix of one expert: `weight` [out, in], in the model's dtype, is a part of what `experts` holds."""
 
     experts: nn.Module
     expert: int
     projection: str  # gate_proj | up_proj | down_proj
-    weight: torch.Tensor
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Asked of the module each time: an offloaded model's weights come and go."""
+        if self.projection == "down_proj":
+            return self.experts.down_proj.data[self.expert]
+        gate, up = self.experts.gate_up_proj.data[self.expert].chunk(2)
+        return gate if self.projection == "gate_proj" else up
 
     @property
     def in_features(self) -> int:
@@ -42,12 +46,11 @@ def has_experts(model: nn.Module) -> bool:
 
 def expert_linears(experts: nn.Module) -> dict[str, ExpertLinear]:
     """The matrices of all experts that the module holds, by their name inside it: 3.gate_proj."""
-    found = {}
-    for expert, (gate_up, down) in enumerate(zip(experts.gate_up_proj.data, experts.down_proj.data, strict=True)):
-        gate, up = gate_up.chunk(2)
-        for projection, weight in (("gate_proj", gate), ("up_proj", up), ("down_proj", down)):
-            found[f"{expert}.{projection}"] = ExpertLinear(experts, expert, projection, weight)
-    return found
+    return {
+        f"{expert}.{projection}": ExpertLinear(experts, expert, projection)
+        for expert in range(len(experts.down_proj))
+        for projection in ("gate_proj", "up_proj", "down_proj")
+    }
 
 
 def routed_inputs(

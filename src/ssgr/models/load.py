@@ -21,6 +21,7 @@ from ssgr.errors import UserError, first_line
 from ssgr.models.blocks import model_linears
 from ssgr.models.files import check_folder, context_length, fetch_model_dir, is_gguf, resolve_model_dir, weights_hash
 from ssgr.models.gguf_tokenizer import gguf_tokenizer
+from ssgr.models.offload import offload_blocks
 from ssgr.models.precision import cast_parameters, is_slow
 from ssgr.models.unpack import unpacked
 
@@ -73,7 +74,11 @@ def load_model(config: ModelConfig, device: torch.device, cache_folder: Path | N
     identity = weights_hash(named, cache_folder)
     folder = unpacked(named, cache_folder / "models" / identity) if is_gguf(named) else named
     tokenizer = known_tokenizer(str(folder), identity, config.trust_remote_code)
-    model = read_model(folder, config).to(device).eval().requires_grad_(False)
+    model = read_model(folder, config).eval().requires_grad_(False)
+    if config.offload and device.type != "cpu":  # on a CPU all of it is in host memory anyway
+        offload_blocks(model, device)
+    else:
+        model.to(device)
     check_weights(model)
     if slow := device.type == "cpu" and is_slow(model.dtype):
         cast_parameters(model, torch.float32)

@@ -15,24 +15,29 @@ if TYPE_CHECKING:
     from ssgr.models.load import LoadedModel
 
 
-def save_checkpoint(loaded: "LoadedModel", folder: Path) -> None:
+def save_checkpoint(loaded: "LoadedModel", folder: Path, card: str | None = None) -> None:
     """Writes safetensors weights in the model's dtype, configuration and tokenizer to `folder`, whole or not at all.
 
+    `card` is the text of its README.md; without one there is none.
     Zeros of the pruned linears are +0.0 in the model and in the file; no sparsity_config is written.
     """
     for linear in model_linears(loaded.model).values():
         linear.weight.data.add_(0.0)  # -0.0 + 0.0 is +0.0, every other number stays
     with weights_in(loaded.model, loaded.dtype):
-        write_model(loaded.model, loaded.tokenizer, folder)
+        write_model(loaded.model, loaded.tokenizer, folder, card)
 
 
-def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def write_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: str | None = None
+) -> None:
     """Both as files in `folder`, whole or not at all; a folder that is there is replaced."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
         model.save_pretrained(temporary, safe_serialization=True)
         tokenizer.save_pretrained(temporary)
+        if card is not None:
+            (temporary / "README.md").write_text(card, encoding="utf-8")
         for path in temporary.rglob("*"):
             if path.is_file():
                 with open(path, "rb+") as file:

@@ -13,6 +13,7 @@ from ssgr.config import Propagation, Sinks
 from ssgr.errors import CellError
 from ssgr.models.blocks import BlockCall, Linear, capture, module_of, replay
 from ssgr.models.experts import ExpertLinear, routed_inputs
+from ssgr.models.offload import free_on_card
 from ssgr.pruning.statistics import InputStatistics, sink_threshold, token_norms
 
 REFERENCE_SEQUENCES = 16  # of the dense model: they decide what a sink is
@@ -29,6 +30,7 @@ See = Callable[[str, torch.Tensor, torch.Tensor | None], None]
 class Batch:
     """Some sequences at the input of a block: hidden [rows, positions, hidden], right-padded.
 
+    `hidden` waits on the model's device or, where it does not fit there, in host memory; the rest is on the device.
     `weights` fp32 and `real` bool [rows, positions] are the tokens' weights and which of them are no padding; `uneven`
     says whether a weight is other than 0 and 1; `calls` are the blocks' other arguments.
     """
@@ -38,6 +40,14 @@ class Batch:
     real: torch.Tensor
     uneven: bool
     calls: list[BlockCall]
+
+    def run(self, index: int, block: nn.Module) -> torch.Tensor:
+        """What comes out of the block, the model's number `index`, on the device."""
+        return replay(block, self.hidden.to(self.real.device), self.calls[index])
+
+    def after(self, output: torch.Tensor) -> "Batch":
+        """The same sequences at the input of the next block, which waits where this one's did."""
+        return replace(self, hidden=output.to(self.hidden.device))
 
 
 def make_batches(
@@ -52,6 +62,7 @@ def make_batches(
             groups[-1].append(index)
         else:
             groups.append([index])
+    waiting = waiting_place(model, sum(len(group) * len(sequences[group[-1]]) for group in groups))
     batches = []
     for group in groups:
         shape = (len(group), max(len(sequences[index]) for index in group))
@@ -63,8 +74,16 @@ def make_batches(
         hidden, calls = capture(model, torch.from_numpy(ids).to(device))
         uneven = bool(((weight != 0) & (weight != 1)).any())
         on_device = (torch.from_numpy(array).to(device) for array in (weight, real))
-        batches.append(Batch(hidden, *on_device, uneven, calls))
+        batches.append(Batch(hidden.to(waiting), *on_device, uneven, calls))
     return batches
+
+
+def waiting_place(model: PreTrainedModel, tokens: int) -> torch.device:
+    """Where the hidden states of so many tokens, padding included, wait for the next block: on the model's device if
+    half of what is free there now holds them, since blocks and statistics want the rest, else in host memory."""
+    needed = tokens * model.config.get_text_config().hidden_size * model.dtype.itemsize
+    fits = model.device.type != "cuda" or needed <= free_on_card(model.device) // 2
+    return model.device if fits else torch.device("cpu")
 
 
 class Calibration:
@@ -115,7 +134,7 @@ class Calibration:
             add = adding(batch, statistics, thresholds)
             output = run(block, batch, index, leaders, add, to_the_end=carry_on)
             if carry_on:
-                self.batches[position] = replace(batch, hidden=output)
+                self.batches[position] = batch.after(output)
         for collected in statistics.values():
             for entry in collected.values():
                 entry.check()
@@ -145,14 +164,14 @@ class Calibration:
 
             output = run(block, batch, index, linears, measure, to_the_end=not last)
             if not last:
-                self.reference[position] = replace(batch, hidden=output)
+                self.reference[position] = batch.after(output)
         return shared, {name: sink_threshold(torch.cat(parts)) for name, parts in norms.items()}
 
     def advance(self, index: int, block: nn.Module) -> None:
         """Runs the pruned block, unless the next one is to see the dense block's outputs."""
         if self.propagation == Propagation.pruned:
             for position, batch in enumerate(self.batches):
-                self.batches[position] = replace(batch, hidden=replay(block, batch.hidden, batch.calls[index]))
+                self.batches[position] = batch.after(batch.run(index, block))
 
 
 def flat(inputs: torch.Tensor) -> torch.Tensor:
@@ -197,7 +216,7 @@ def run(
     """The block's output, after `see` got each linear's input; None where the forward could end earlier."""
     with observed(linears, see, to_the_end):
         try:
-            return replay(block, batch.hidden, batch.calls[index])
+            return batch.run(index, block)
         except AllSeen:
             return None
 

@@ -13,6 +13,7 @@ from ssgr.config import AllocationConfig, Propagation, PrunerConfig
 from ssgr.errors import CellError
 from ssgr.models.blocks import Linear, decoder_blocks, model_linears
 from ssgr.models.load import LoadedModel
+from ssgr.models.offload import resident
 from ssgr.progress import track
 from ssgr.pruning.activations import Calibration, Collected
 from ssgr.pruning.orders import Order, PruneReport, Request, allocate, linears_of, make_orders
@@ -113,11 +114,12 @@ def prune_blocks(
             started = time.perf_counter()
             last = index == len(blocks) - 1
             own = linears_of(block, linears)
-            collected = calibration.collect(index, block, own, last) if calibration else {}
-            done = prune_block(own, orders, collected, take)
-            collected.clear()
-            if calibration and not last:
-                calibration.advance(index, block)
+            with resident(block, changing=True):
+                collected = calibration.collect(index, block, own, last) if calibration else {}
+                done = prune_block(own, orders, collected, take)
+                collected.clear()
+                if calibration and not last:
+                    calibration.advance(index, block)
             bar.advance()
             solving = [sum(row["seconds"] for row in rows) for rows in done]
             common = (time.perf_counter() - started - sum(solving)) / len(orders)

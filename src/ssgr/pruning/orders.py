@@ -12,6 +12,7 @@ from torch import nn
 from ssgr.config import AllocationConfig, Propagation, PrunerConfig, Sinks
 from ssgr.errors import UserError
 from ssgr.models.blocks import Linear, decoder_blocks, module_of
+from ssgr.models.offload import resident
 from ssgr.progress import track
 from ssgr.pruning.activations import Calibration
 from ssgr.pruning.allocation import ALLOCATIONS, Allocation
@@ -139,12 +140,13 @@ def allocate(
     with track("allocating", len(blocks)) as bar:
         for index, (block, inside) in enumerate(zip(blocks, own, strict=True)):
             last = index == len(blocks) - 1
-            collected = calibration.collect(index, block, inside, last) if calibration else {}
-            inputs = {name: known["diagonal"] for name, known in collected.items()}
-            diagonals = {name: known.diagonal() for name, known in inputs.items() if not known.scarce}
-            weights = {name: linear.weight.data for name, linear in inside.items()}
-            for allocation, found in scores.items():
-                found.append(allocation.score(weights, diagonals))
+            with resident(block):
+                collected = calibration.collect(index, block, inside, last) if calibration else {}
+                inputs = {name: known["diagonal"] for name, known in collected.items()}
+                diagonals = {name: known.diagonal() for name, known in inputs.items() if not known.scarce}
+                weights = {name: linear.weight.data for name, linear in inside.items()}
+                for allocation, found in scores.items():
+                    found.append(allocation.score(weights, diagonals))
             bar.advance()
     for order in asking:
         order.set_quotas(own, scores[order.allocation])

@@ -10,6 +10,7 @@ from ssgr.engines.base import Generation, Sampling
 from ssgr.engines.decoding.kv_cache import GROWTH, RowCache, decoding_attention
 from ssgr.engines.decoding.sampling import draw, row_uniforms
 from ssgr.errors import CellError
+from ssgr.models.offload import free_on_card
 
 PREFILL_TOKENS = 16384  # prompt tokens, padding included, of one forward pass
 SYNC_STEPS = 8  # steps between two looks at an accelerator; looking makes the host wait for it
@@ -48,9 +49,7 @@ def _rows_that_fit(model: PreTrainedModel, prompts: Sequence, sampling: Sampling
     longest = min(max(map(len, prompts)) + sampling.max_new_tokens, context)
     cached = 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize * longest
     sampled = 40 * config.vocab_size  # logits, probabilities, their sums in fp64 and what is sorted
-    unused = torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
-    free = torch.cuda.mem_get_info(model.device)[0] + unused
-    return max(1, min(len(prompts), int(MEMORY_SHARE * free / (cached + sampled))))
+    return max(1, min(len(prompts), int(MEMORY_SHARE * free_on_card(model.device) / (cached + sampled))))
 
 
 class _Decoder:
