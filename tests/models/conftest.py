@@ -26,3 +26,9 @@ def config_for():
         return ModelConfig(**(values | changes))
 
     return build
+
+
+@pytest.fixture
+def fast_in_bf16(monkeypatch):
+    """Models compute in bf16 whatever processor this is, so that they can be compared bit for bit with a plain one."""
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")

@@ -34,6 +34,8 @@ TEXTS = [
     "naïve ≤ 東京 \r\n x",
 ]
 
+pytestmark = pytest.mark.usefixtures("fast_in_bf16")
+
 
 def build(name: str, **changes):
     architecture, own = MADE[name]
