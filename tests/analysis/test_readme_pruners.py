@@ -13,7 +13,9 @@ COLUMNS = ["s40", "s50", "s60", "n2m4"]
 def entries(study, task):
     """{pruner and allocation as the README names them: {sparsity: what its cell says}}"""
     found = {}
-    for path in (ROOT / "analysis" / "example" / study).glob("*/result.json"):
+    for path in (ROOT / "analysis" / "example").glob("*/*/result.json"):
+        if not path.parts[-3].startswith(study):  # each allocation is a study of its own
+            continue
         result = json.loads(path.read_text(encoding="utf-8"))
         config, metrics = result["config"], result["metrics"]
         name, allocation = NAMES[config["pruner"]["name"]], config["allocation"]

@@ -29,7 +29,7 @@ TABLES = ("samples.parquet", "divergence.parquet", "calibration.parquet")
 
 
 def finished(process):
-    _, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return err
 
