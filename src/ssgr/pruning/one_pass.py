@@ -18,6 +18,7 @@ import torch
 from ssgr.errors import CellError, UserError, first_line
 from ssgr.models.blocks import model_linears
 from ssgr.models.load import LoadedModel
+from ssgr.models.offload import free_on_card
 from ssgr.progress import say
 from ssgr.pruning.loop import PruneReport, Request, prune_for, prune_model
 
@@ -118,7 +119,7 @@ def answers(
 ) -> list[Answer]:
     """The answer to each request, in their order; the model stays dense. What is raised is as in `prune_for`."""
     found: list[dict[str, torch.Tensor]] = [{} for _ in requests]
-    left = torch.cuda.mem_get_info(loaded.device)[0] // 2 if loaded.device.type == "cuda" else 0
+    left = free_on_card(loaded.device) // 2 if loaded.device.type == "cuda" else 0
 
     def keep(number: int, name: str, weight: torch.Tensor) -> None:
         nonlocal left
