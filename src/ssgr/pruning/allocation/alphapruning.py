@@ -15,9 +15,9 @@ where η makes the mean S, weighted by the blocks' numbers of weights. τ = 0.3 
 code leaves it.
 
 `tail` says where it begins. `peak`, the paper's "Fix-finger": at the lower edge of the fullest of 100 bins of ln λ.
-`median`: k = n / 2, the `alpha_mid` of the paper's code. With a few hundred eigenvalues a bin holds a handful, and which
-one is the fullest differs from matrix to matrix. The code's own `alpha_peak` goes on to fit several beginnings near the peak and keeps
-the one of the least Kolmogorov-Smirnov distance; that is not done here.
+`median`: k = n / 2, the `alpha_mid` of the paper's code. With a few hundred eigenvalues a bin holds a handful, and
+which one is the fullest differs from matrix to matrix. The code's own `alpha_peak` goes on to fit several beginnings
+near the peak and keeps the one of the least Kolmogorov-Smirnov distance; that is not done here.
 """
 
 import torch
