@@ -80,10 +80,10 @@ class Cell:
         return self.reads_calibration and "problems" in SOURCES.get(self.config.calibration.name).reads
 
     @cached_property
-    def contaminated(self) -> list[bool]:
+    def contaminated(self) -> tuple[bool, ...]:
         """Which problems of the set share eight words in a row with a problem of the evaluations."""
         asked = [problem for config in self.config.evaluations for problem in load_evaluation_problems(config)]
-        return contaminated(load_problems(self.config.problems), asked)
+        return contaminated(tuple(load_problems(self.config.problems)), tuple(asked))
 
     @property
     def problems(self) -> list[Problem]:

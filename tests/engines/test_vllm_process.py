@@ -25,6 +25,7 @@ DEFAULTS = {
     "batch_size": None,
     "tensor_parallel_size": 1,
     "data_parallel_size": 1,
+    "replicas_per_card": 1,
     "gpu_memory_utilization": 0.5,
     "max_num_seqs": 2,
     "max_model_len": None,
@@ -243,6 +244,19 @@ def test_replicas_share_the_prompts(engine_of, tmp_path):
     assert len(list((tmp_path / "logs").glob("*.log"))) == 2
     with pytest.raises(UserError, match="asks for 6 cards"):
         engine_of(data_parallel_size=3, tensor_parallel_size=2).generate([[1]], [0], GREEDY)
+
+
+def test_replicas_that_share_a_card_share_its_memory(engine_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (900, 1000))
+    engine = engine_of(data_parallel_size=3, replicas_per_card=2, gpu_memory_utilization=0.8)
+    made = engine.generate([[n] for n in range(1, 8)], [0] * 7, GREEDY)
+    assert [generation.output_ids[1] for generation in made] == list(range(1, 8))
+    cards = re.findall(r"on card (\d) with (\d+) bytes", logs(tmp_path))
+    weights = 6 * 2  # of Linears, in bf16
+    assert cards == [(card, str(300 - weights)) for card in "001"], "half of 80 %, and a quarter of it to work in"
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20, 40))
+    with pytest.raises(UserError, match=r"replicas_per_card=2: .*a larger engine.gpu_memory_utilization"):
+        engine_of(data_parallel_size=2, replicas_per_card=2, gpu_memory_utilization=0.8).generate([[1]], [0], GREEDY)
 
 
 def test_what_is_finished_before_a_crash_is_handed_over_and_the_crash_is_one_line(engine_of, monkeypatch, tmp_path):

@@ -40,3 +40,11 @@ def test_a_study_has_four_seeds_a_thousand_problems_and_an_arm_without_bins(name
     for group in ("difficulty", "length"):
         assert "all" in params.get(group, "all").split(", ")
     assert "self_generated" in params.get("calibration", "self_generated")
+
+
+def test_what_is_given_takes_the_place_of_what_the_template_varies_and_orders_the_cells(tmp_path):
+    done = ssgr("-cn length_effect seed=7,8 length=short,long dry_run=true", tmp_path)
+    assert done.status == 0 and "4 cells: 4 planned" in done.err and "combinations" not in done.err
+    names = [outcome.cell for outcome in sweep.ended]
+    order = [("short", "seed7"), ("long", "seed7"), ("short", "seed8"), ("long", "seed8")]
+    assert [all(part in name for part in parts) for name, parts in zip(names, order, strict=True)] == [True] * 4

@@ -10,9 +10,8 @@ EIGHT = "how many of the seven red boats sail"
 
 
 def shared(question, *evaluation):
-    (found,) = contaminated(
-        [Problem("p", question, "1")], [Problem(str(i), text, "1") for i, text in enumerate(evaluation)]
-    )
+    asked = tuple(Problem(str(i), text, "1") for i, text in enumerate(evaluation))
+    (found,) = contaminated((Problem("p", question, "1"),), asked)
     return found
 
 
@@ -45,7 +44,7 @@ def line(tmp_path):
 
 def test_a_cell_counts_them_and_drops_them_when_asked(line):
     cell = describe(config_of(*line))
-    assert cell.contaminated == [True, False, True] and len(cell.problems) == 3
+    assert cell.contaminated == (True, False, True) and len(cell.problems) == 3
     clean = describe(config_of(*line, "problems.decontaminate=true"))
     assert [problem.question for problem in clean.problems] == ["What is 2 + 2?"]
     assert clean.hash != cell.hash

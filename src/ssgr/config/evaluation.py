@@ -24,7 +24,8 @@ class VllmConfig(EngineConfig):
 
     tensor_parallel_size: int  # cards that share one copy of the model
     data_parallel_size: int  # copies of the model, each with its share of the prompts
-    gpu_memory_utilization: float  # share of a card's memory; pruning needs the rest
+    replicas_per_card: int  # copies that share a card: small models leave it waiting for the processor
+    gpu_memory_utilization: float  # share of a card's memory, for all its copies together; pruning needs the rest
     max_num_seqs: int  # completions at a time
     max_model_len: int | None  # prompt and completion; null: what is asked for
     enforce_eager: bool  # no CUDA graphs: starts faster, runs slower
@@ -32,8 +33,10 @@ class VllmConfig(EngineConfig):
 
     def check(self) -> None:
         super().check()
-        names = ("tensor_parallel_size", "data_parallel_size", "max_num_seqs", "max_model_len")
+        names = ("tensor_parallel_size", "data_parallel_size", "replicas_per_card", "max_num_seqs", "max_model_len")
         check_at_least_one(self, "engine", *names)
+        if self.tensor_parallel_size > 1 and self.replicas_per_card > 1:
+            raise UserError("engine.replicas_per_card above 1 is for models of one card: engine.tensor_parallel_size=1")
         if not 0 < self.gpu_memory_utilization <= 1:
             raise UserError(f"engine.gpu_memory_utilization={self.gpu_memory_utilization}: must be in (0, 1]")
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 STORED_ROWS = 256
 ROUND = 1024  # max_model_len is a multiple of this, so that a slightly longer prompt needs no new start
 REPETITION = {"max_pattern_size": 64, "min_pattern_size": 1, "min_count": 16}  # what counts as a loop, in tokens
+WORKING_SHARE = 0.25  # of a replica's memory: activations, logits and CUDA graphs, where several share a card
 START_PATIENCE = 1800.0  # seconds: a large model from a slow disk, and compiling
 RIGID = ("AttributeError", "NotImplementedError")  # what a vLLM says that takes no weights while it runs
 ENVIRONMENT = {  # one process where one card will do, nothing sent home, no compiler that takes minutes
@@ -186,22 +187,27 @@ class VllmEngine(Engine):
     def _start(self, server: Server, folder: Path) -> Server:
         """Starts the server's children with the weights in `folder`."""
         config, replicas = self.config, self.config.data_parallel_size
+        share = config.gpu_memory_utilization / config.replicas_per_card
         options = {
             "model": str(folder),
             "skip_tokenizer_init": True,
             "dtype": server.key["dtype"],
             "trust_remote_code": self.loaded.trust_remote_code,
             "tensor_parallel_size": config.tensor_parallel_size,
-            "gpu_memory_utilization": config.gpu_memory_utilization,
+            "gpu_memory_utilization": share,
             "max_num_seqs": config.max_num_seqs,
             "max_model_len": server.max_model_len,
             "enforce_eager": config.enforce_eager,
         }
-        cards = visible_cards(self.loaded.device.index or 0, replicas * config.tensor_parallel_size)
-        say(f"starting vLLM ({replicas} x {config.tensor_parallel_size} card{'s' * (len(cards) > 1)}): a minute or two")
+        if config.replicas_per_card > 1:
+            options["kv_cache_memory_bytes"] = self._cache_bytes(share)
+        size = config.tensor_parallel_size
+        cards = visible_cards(self.loaded.device.index or 0, -(-replicas // config.replicas_per_card) * size)
+        say(f"starting vLLM ({copies_text(replicas, len(cards))}): a minute or two")
         try:
             for replica, log in enumerate(self._logs()):
-                mine = cards[replica * config.tensor_parallel_size : (replica + 1) * config.tensor_parallel_size]
+                first = replica // config.replicas_per_card * size
+                mine = cards[first : first + size]
                 environment = {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ",".join(mine)}
                 if config.tensor_parallel_size > 1:
                     environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
@@ -213,6 +219,24 @@ class VllmEngine(Engine):
             server.close()
             raise
         return server
+
+    def _cache_bytes(self, share: float) -> int:
+        """What a replica that shares its card may take for keys and values, of its share of the card's memory.
+
+        Given in bytes, because vLLM measures what is free only where nobody else starts on the card meanwhile.
+        Raises UserError where the weights and the room to work in leave nothing.
+        """
+        import torch
+
+        total = torch.cuda.mem_get_info(self.loaded.device)[1]
+        weights = sum(weight.numel() for weight in self.loaded.model.parameters()) * self.loaded.dtype.itemsize
+        left = int(share * total * (1 - WORKING_SHARE)) - weights
+        if left <= 0:
+            raise UserError(
+                f"engine.replicas_per_card={self.config.replicas_per_card}: a share of {share * total / 1e9:.1f} GB holds "
+                f"no copy of the model and its keys and values; fewer, or a larger engine.gpu_memory_utilization"
+            )
+        return left
 
     def _with_weights(self, server: Server) -> Server:
         """The server with the loaded model's linears in it: put there where it holds others."""
@@ -290,6 +314,11 @@ class VllmEngine(Engine):
             if part in said:
                 return UserError(f"engine=vllm: {said[:200]}: {advice.format(**values)}; log: {logs}")
         return CellError(f"vLLM failed: {said[:300]}; its log: {logs}")
+
+
+def copies_text(replicas: int, cards: int) -> str:
+    """2 copies on 1 card."""
+    return f"{replicas} cop{'y' if replicas == 1 else 'ies'} on {cards} card{'s' * (cards > 1)}"
 
 
 def visible_cards(first: int, count: int) -> list[str]:

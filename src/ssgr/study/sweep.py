@@ -63,8 +63,13 @@ def sweep(sweeper: BasicSweeper, arguments: list[str]) -> None:
 def compose_all(sweeper: BasicSweeper, arguments: list[str]) -> list[Job]:
     """The cells of the sweep, each once; bad values refuse a cell, unknown options the whole sweep."""
     loader = sweeper.hydra_context.config_loader
-    overrides = OverridesParser.create(config_loader=loader).parse_overrides([*sweeper._parse_config(), *arguments])
-    (combinations,) = sweeper.split_arguments(overrides, max_batch_size=None)
+    parser = OverridesParser.create(config_loader=loader)
+    given = parser.parse_overrides(arguments)
+    named = {override.get_key_element() for override in given}
+    # What is given takes the place of what the template varies: both together would be every combination of the two.
+    template = parser.parse_overrides(sweeper._parse_config())
+    kept = [override for override in template if override.get_key_element() not in named]
+    (combinations,) = sweeper.split_arguments([*kept, *given], max_batch_size=None)
     jobs: dict[str, Job] = {}
     with track("reading the study's cells", len(combinations)) as bar:
         for number, combination in enumerate(combinations):

@@ -23,6 +23,7 @@ OPTIONS = {  # of vLLM's that we use; it refuses others
     "max_num_seqs",
     "max_model_len",
     "enforce_eager",
+    "kv_cache_memory_bytes",
     "worker_extension_cls",
 }
 __version__ = "0.0"
@@ -58,7 +59,8 @@ class LLM:
 
         module, _, name = options["worker_extension_cls"].rpartition(".")
         self.worker = type("Worker", (getattr(import_module(module), name),), {"get_model": self.model})()
-        print("started", sorted(options), flush=True)
+        card, cache = os.environ["CUDA_VISIBLE_DEVICES"], options.get("kv_cache_memory_bytes")
+        print("started", sorted(options), "on card", card, "with", cache, "bytes", flush=True)
 
     def model(self, *_):
         return self.llm_engine
