@@ -31,7 +31,8 @@ from engines import composed
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from ssgr.engines.child import Child
-from ssgr.engines.vllm import ENVIRONMENT, hand_over
+from ssgr.engines.hand_over import put_in
+from ssgr.engines.vllm import ENVIRONMENT, Server
 from ssgr.models.load import LoadedModel, weights_fingerprint
 from ssgr.progress import say
 from ssgr.stages import device_name
@@ -218,9 +219,11 @@ def random_model(shape: Shape, blocks: int, device: torch.device) -> LoadedModel
 def handover(child: Child, loaded: LoadedModel) -> float:
     """Seconds to bring the model's linears into the engine, as a cell does; the second time, when all is imported."""
 
+    server = Server({}, 0, None, children=[child], near=[child])
+
     def bring() -> None:
         weights_fingerprint(loaded.model)
-        hand_over(loaded.model, [child])
+        put_in(loaded.model, server)
 
     bring()
     return timed(bring)[0]

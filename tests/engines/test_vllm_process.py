@@ -160,6 +160,21 @@ def test_a_model_that_is_pruned_before_the_start_is_brought_into_it(engine_of, t
     assert [made.output_ids[0] for made in engine.generate([[5], [4]], [0, 0], GREEDY)] == [3, 3]
 
 
+def test_weights_take_the_way_through_the_host_where_the_card_does_not_share_its_memory(
+    engine_of, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (900, 1000))
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr("ssgr.engines.card_memory.handles", lambda weights: [(name, ()) for name in weights])
+    engine = engine_of(data_parallel_size=3, replicas_per_card=2, gpu_memory_utilization=0.8)
+    for value, total in ((1.0, 6), (0.5, 3), (2.0, 12)):
+        engine.loaded.model.linear.weight.fill_(value)
+        made = engine.generate([[4], [5], [6]], [0] * 3, GREEDY)
+        assert [generation.output_ids for generation in made] == [[total, first, 7] for first in (4, 5, 6)]
+    assert capsys.readouterr().err.count("not shared between processes") == 1, "tried once, by both of the first card"
+    assert logs(tmp_path).count("started") == 3
+
+
 @pytest.mark.parametrize(
     ("shape", "experts", "reason"),
     [("rigid", [], "NotImplementedError: load_weights"), ("0.32", [Qwen3MoeExperts()], "a mixture of experts")],

@@ -135,6 +135,12 @@ def answers(children: Sequence[Child], patience: float | None = None) -> Iterato
                 raise ChildDied(f"killed after {patience:g} s without a sign of life")
 
 
+def finish(children: Sequence[Child], patience: float | None = None) -> None:
+    """Waits until they have done what they were asked to. Raises what `answers` does."""
+    for _ in answers(children, patience):
+        pass
+
+
 def serve(descriptor: int, handlers: dict[str, Callable[..., Iterator[Any]]]) -> None:
     """The child's side: answers requests until there is nobody left to ask, or it is told to stop.
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from ssgr.config import VllmConfig
 from ssgr.engines.base import ENGINES, Engine, Finished, Generation, OnTokens, Prompts, Sampling, end_ids
-from ssgr.engines.child import Child, ChildDied, ChildFailed, answers
-from ssgr.engines.shared_memory import written_parts
+from ssgr.engines.child import Child, ChildDied, ChildFailed, answers, finish
+from ssgr.engines.hand_over import put_in
 from ssgr.errors import CellError, UserError
 from ssgr.progress import say
 
@@ -29,7 +29,6 @@ ROUND = 1024  # max_model_len is a multiple of this, so that a slightly longer p
 REPETITION = {"max_pattern_size": 64, "min_pattern_size": 1, "min_count": 16}  # what counts as a loop, in tokens
 WORKING_SHARE = 0.25  # of a replica's memory: activations, logits and CUDA graphs, where several share a card
 START_PATIENCE = 1800.0  # seconds: a large model from a slow disk, and compiling
-RIGID = ("AttributeError", "NotImplementedError")  # what a vLLM says that takes no weights while it runs
 ENVIRONMENT = {  # one process where one card will do, nothing sent home, no compiler that takes minutes
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
@@ -56,6 +55,7 @@ class Server:
     max_model_len: int
     weights: str | None  # fingerprint; None: not known
     children: list[Child] = field(default_factory=list)
+    near: list[Child] = field(default_factory=list)  # those on the loaded model's card alone, which can read it there
 
     def close(self) -> None:
         """Asks all to end, then waits; every one is killed at last, also where waiting is interrupted."""
@@ -91,7 +91,7 @@ class VllmEngine(Engine):
     """Generates with vLLM beside the loaded model, on the same card; starts it at the first completion asked for.
 
     It goes on between cells and ends with this process. Before it generates, the weights of the loaded model are put
-    into it where it holds others, through shared memory, so that pruned weights take seconds and no new start.
+    into it where it holds others, on the card itself or through host memory, and no new start is needed.
 
     Each row draws by its own seed, but its logits' last digits depend on the batch that it happens to run in. So its
     completions are not reproducible bit by bit; what is in a store stays.
@@ -212,6 +212,8 @@ class VllmEngine(Engine):
                 if config.tensor_parallel_size > 1:
                     environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
                 server.children.append(Child("ssgr.engines.vllm_child", log, environment))
+                if mine == cards[:1]:
+                    server.near.append(server.children[-1])
             for child in server.children:
                 child.send("start", options=options)
             finish(server.children, START_PATIENCE)
@@ -233,8 +235,8 @@ class VllmEngine(Engine):
         left = int(share * total * (1 - WORKING_SHARE)) - weights
         if left <= 0:
             raise UserError(
-                f"engine.replicas_per_card={self.config.replicas_per_card}: a share of {share * total / 1e9:.1f} GB holds "
-                f"no copy of the model and its keys and values; fewer, or a larger engine.gpu_memory_utilization"
+                f"engine.replicas_per_card={self.config.replicas_per_card}: a share of {share * total / 1e9:.1f} GB "
+                f"holds no copy of the model and its keys and values; fewer, or a larger engine.gpu_memory_utilization"
             )
         return left
 
@@ -246,30 +248,12 @@ class VllmEngine(Engine):
         if server.weights == wanted:
             return server
         server.weights = None  # until all replicas have them
-        refusal = self._put_in(server)
+        refusal = put_in(self.loaded.model, server)
         if refusal is not None:
             say(f"vLLM {self.identity['vllm']} takes no new weights while it runs ({refusal}): it is started anew")
             return self._start_anew(Server(server.key, server.max_model_len, wanted))
         server.weights = wanted
         return server
-
-    def _put_in(self, server: Server) -> str | None:
-        """Puts the loaded model's linears into the running children; why not, where these take none.
-
-        Experts are never put in: once loaded, vLLM from 0.20 on may lay them out for its kernels (up before gate), and
-        what is loaded again is written in the checkpoint's layout, to be read wrong in silence (its issue 42821).
-        """
-        from ssgr.models.experts import has_experts
-
-        if has_experts(self.loaded.model):
-            return "a mixture of experts"
-        try:
-            hand_over(self.loaded.model, server.children)
-        except ChildFailed as error:
-            if not any(kind in str(error) for kind in RIGID):
-                raise
-            return str(error)
-        return None
 
     def _start_anew(self, server: Server) -> Server:
         """Starts with the loaded model's weights as they stand, which are written for it."""
@@ -333,27 +317,3 @@ def visible_cards(first: int, count: int) -> list[str]:
             f"there are {len(names)}"
         )
     return names[first : first + count]
-
-
-def hand_over(model: Any, children: Sequence[Child]) -> None:
-    """Puts the model's prunable weights into the engines, under the names that a checkpoint has.
-
-    While one part is read the next is written: neither waits for the other's half of the way.
-    """
-    from ssgr.models.blocks import model_linears
-
-    weights = {f"{name}.weight": linear.weight.data for name, linear in model_linears(model).items()}
-    with written_parts(weights) as parts:
-        reading: Sequence[Child] = ()
-        for path, places in parts:
-            finish(reading)
-            for child in children:
-                child.send("load", path=path, places=places)
-            reading = children
-        finish(reading)
-
-
-def finish(children: Sequence[Child], patience: float | None = None) -> None:
-    """Waits until they have done what they were asked to."""
-    for _ in answers(children, patience):
-        pass

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from ssgr.engines import card_memory
 from ssgr.engines.shared_memory import Place, read_part
 
 GROUP = 256  # finished rows that are sent together, so that what is stored lags little behind
@@ -25,6 +26,13 @@ class WorkerExtension:
         self.get_model().load_weights(read_part(path, places))
         torch.cuda.synchronize()  # the memory is written anew as soon as this returns
 
+    def ssgr_take(self, handles: list[card_memory.Handle]) -> None:
+        """Copies what another process has on this card over the parameters of the names."""
+        import torch
+
+        self.get_model().load_weights(card_memory.opened(handles))
+        torch.cuda.synchronize()
+
 
 class Server:
     """Answers requests with one vLLM engine."""
@@ -41,10 +49,18 @@ class Server:
 
     def load(self, path: str, places: list[Place]) -> Iterator[None]:
         """Puts other weights into the engine; the keys and values of the old ones are forgotten."""
-        self.llm.collective_rpc("ssgr_load", args=(path, places))
+        self._put("ssgr_load", path, places)
+        yield
+
+    def take(self, handles: list[card_memory.Handle]) -> Iterator[None]:
+        """The same with weights that lie on this card."""
+        self._put("ssgr_take", handles)
+        yield
+
+    def _put(self, method: str, *arguments: Any) -> None:
+        self.llm.collective_rpc(method, args=arguments)
         if not self.llm.reset_prefix_cache():
             raise RuntimeError("vLLM kept keys and values of the old weights")
-        yield
 
     def generate(
         self, prompts: list[list[int]], seeds: list[int], sampling: dict[str, Any], repetition: dict[str, int] | None
@@ -104,7 +120,8 @@ def main() -> None:
     from ssgr.engines.child import serve
 
     server = Server()
-    serve(int(sys.argv[1]), {"start": server.start, "load": server.load, "generate": server.generate})
+    handlers = (server.start, server.load, server.take, server.generate)
+    serve(int(sys.argv[1]), {handler.__name__: handler for handler in handlers})
     # vLLM's own threads can keep a process that merely returns; who started this ends the group anyway.
     engine = getattr(server, "engine", None)
     if engine is not None:
