@@ -207,6 +207,17 @@ def test_a_box_that_holds_a_text_is_not_kept(capsys, tmp_path):
     assert answers[0] == "é" * 64 and answers[3:].tolist() == samples["answer"][3:].tolist()
 
 
+def test_kept_cells_of_the_divergence_alone_read_as_the_original(capsys, tmp_path):
+    write_study(tmp_path / "runs", "difficulty_effect", evaluation="divergence", evaluation__task="tiny_math")
+    run(capsys, "keep", "--runs", tmp_path / "runs", "--out", tmp_path / "kept")
+    assert not list((tmp_path / "kept").rglob("samples.parquet"))
+    _, original, _ = run(capsys, "difficulty_effect", "--runs", tmp_path / "runs", "--out", tmp_path / "a")
+    _, copy, err = run(capsys, "difficulty_effect", "--runs", tmp_path / "kept", "--out", tmp_path / "b")
+    assert original.splitlines()[1:] == copy.splitlines()[1:] and err == ""
+    status, *_ = run(capsys, "keep", "--runs", tmp_path / "kept", "--out", tmp_path / "again")
+    assert status == 0 and len(load_divergence(tmp_path / "again")) == 12 * 60
+
+
 def test_histories_are_kept_when_asked_for(runs, capsys, tmp_path):
     status, *_ = run(capsys, "keep", "--runs", runs, "--study", "smoke", "--histories", "--out", tmp_path)
     assert status == 0 and load_histories(tmp_path).equals(load_histories(runs, "smoke"))

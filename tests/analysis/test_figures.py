@@ -255,6 +255,27 @@ def test_without_divergence_accuracy_is_drawn_alone_and_that_is_said(data, tmp_p
     assert len(save(drawing, tmp_path)) == 5
 
 
+@pytest.mark.parametrize("name", ["difficulty_effect", "length_effect", "calibration_source", "sparsity_curve"])
+def test_of_the_divergence_alone_kl_is_drawn_alone(tmp_path, name):
+    write_study(tmp_path, name, evaluation="divergence", evaluation__task="tiny_math")
+    drawing = figures.draw(name, Data(load_runs(tmp_path), load_samples(tmp_path), load_divergence(tmp_path)))
+    check_legible(drawing, texts_of(drawing))
+    assert set(drawing.table["panel"]) - {"matrix"} == {"kl"} and (drawing.table["kind"] != "dense").all()
+    assert "n = 60 problems (dense model: k = 8)" in drawing.caption and "Dashed" not in drawing.caption
+    assert drawing.findings and not any(" accuracy" in line.split(":")[0] for line in drawing.findings)
+    assert not drawing.notes
+
+
+def test_cost_counts_the_cells_without_answers_in_one_line(tmp_path):
+    write_study(tmp_path, "length_effect", evaluation="divergence", evaluation__task="tiny_math")
+    data = Data(load_runs(tmp_path), load_samples(tmp_path), load_divergence(tmp_path))
+    with pytest.raises(UserError, match=r"^12 cells measured the divergence alone$"):
+        figures.draw("cost", data)
+    write_study(tmp_path, "smoke")
+    drawing = figures.draw("cost", Data(load_runs(tmp_path), load_samples(tmp_path), load_divergence(tmp_path)))
+    assert drawing.notes == ["left out: 12 cells measured the divergence alone"]
+
+
 @pytest.mark.parametrize(
     ("name", "asked"),
     [
