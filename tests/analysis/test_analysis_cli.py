@@ -64,9 +64,9 @@ def test_another_study_and_two_columns(runs, capsys, tmp_path):
 def test_all_draws_what_the_runs_allow_and_says_what_is_missing(runs, capsys, tmp_path):
     status, out, err = run(capsys, "all", "--runs", runs, "--out", tmp_path)
     drawn = {path.stem for path in tmp_path.iterdir()}
-    assert status == 0 and drawn == {"cost", "length_effect", "smoke"}
+    assert status == 0 and drawn == {"claims", "cost", "length_effect", "smoke"}
     assert "difficulty_effect is not drawn: no finished cell of a study named difficulty_effect" in err.splitlines()
-    assert len(err.splitlines()) == 6 and len([line for line in out.splitlines() if line.endswith("csv,md}")]) == 3
+    assert len(err.splitlines()) == 6 and len([line for line in out.splitlines() if line.endswith("csv,md}")]) == 4
 
 
 def test_all_with_nothing_to_draw_is_an_error(runs, capsys, tmp_path):
@@ -80,7 +80,7 @@ def test_all_with_nothing_to_draw_is_an_error(runs, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nonsense"], "no figure is named 'nonsense'; choices: calibration_source, cost"),
+        (["nonsense"], "no figure is named 'nonsense'; choices: calibration_source, claims, cost"),
         (["length_effect", "--study", "other"], "no finished cells of other in "),
         (["sparsity_curve"], "no finished cells of sparsity_curve in "),
         (["--where", "seed"], "--where seed: must be KEY=VALUE"),
