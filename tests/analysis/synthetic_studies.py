@@ -24,6 +24,7 @@ EFFECTS = {  # on the logit of being right
     "long": -0.2,
     "wanda": -0.5,
 }
+ALONE = {"evaluation": "divergence", "evaluation__task": "tiny_math"}  # `more` of write_study: no answers, only KL
 MEASURED_ALONE = ("kl", "kl_se", "problems")  # by evaluation=divergence
 BOUNDS = (180, 240)  # tokens of the dense samples: short up to, moderate up to
 
@@ -99,6 +100,14 @@ def write_study(
     more = {name.replace("__", "."): value for name, value in more.items()}
     cells = [overrides | more for overrides in grid(template, seeds) if keep(overrides)]
     return [write_cell(runs, study or template, overrides, about) for overrides in cells]
+
+
+def write_matched(runs: Path, difficulty: str = "difficulty_matched", length: str = "length_matched", **more) -> None:
+    """Two studies of these names without `all`: one axis varies, the other is held still."""
+    for axis, other, study in (("difficulty", "length", difficulty), ("length", "difficulty", length)):
+        options = more | {"selection__balance": f"[{other}]"}
+        options |= {"length__within": "difficulty"} if axis == "length" else {}
+        write_study(runs, f"{axis}_effect", keep=lambda cell, axis=axis: cell[axis] != "all", study=study, **options)
 
 
 def write_cell(runs: Path, study: str, overrides: dict[str, str], problems: Problems | None = None, **changes) -> Path:

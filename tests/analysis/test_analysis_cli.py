@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_studies import Problems, write_cell, write_study
+from synthetic_studies import ALONE, Problems, write_cell, write_study
 
 from analysis import load_divergence, load_histories, load_runs, load_samples
 from analysis.__main__ import main
@@ -208,7 +208,7 @@ def test_a_box_that_holds_a_text_is_not_kept(capsys, tmp_path):
 
 
 def test_kept_cells_of_the_divergence_alone_read_as_the_original(capsys, tmp_path):
-    write_study(tmp_path / "runs", "difficulty_effect", evaluation="divergence", evaluation__task="tiny_math")
+    write_study(tmp_path / "runs", "difficulty_effect", **ALONE)
     run(capsys, "keep", "--runs", tmp_path / "runs", "--out", tmp_path / "kept")
     assert not list((tmp_path / "kept").rglob("samples.parquet"))
     _, original, _ = run(capsys, "difficulty_effect", "--runs", tmp_path / "runs", "--out", tmp_path / "a")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_studies import Problems, write_cell, write_study
+from synthetic_studies import ALONE, Problems, write_cell, write_study
 
 from analysis import load_divergence, load_runs, load_samples
 from analysis.arms import Data, gather
@@ -81,7 +81,7 @@ def test_one_cell_without_divergence_costs_its_arm_the_kl_and_is_said(difficulty
 
 
 def test_cells_that_measured_the_divergence_alone_are_arms_without_accuracy(tmp_path):
-    write_study(tmp_path, "difficulty_effect", evaluation="divergence", evaluation__task="tiny_math")
+    write_study(tmp_path, "difficulty_effect", **ALONE)
     data = data_of(tmp_path)
     assert data.samples.empty and data.runs["accuracy"].isna().all() and data.runs["repeats"].isna().all()
     arms = gather(data, ("difficulty",))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.transforms import Bbox
-from synthetic_studies import Problems, template_names, write_cell, write_study
+from synthetic_studies import ALONE, Problems, template_names, write_cell, write_study
 
 from analysis import figures, load_divergence, load_runs, load_samples
 from analysis.arms import Data
@@ -258,7 +258,7 @@ def test_without_divergence_accuracy_is_drawn_alone_and_that_is_said(data, tmp_p
 
 @pytest.mark.parametrize("name", ["difficulty_effect", "length_effect", "calibration_source", "sparsity_curve"])
 def test_of_the_divergence_alone_kl_is_drawn_alone(tmp_path, name):
-    write_study(tmp_path, name, evaluation="divergence", evaluation__task="tiny_math")
+    write_study(tmp_path, name, **ALONE)
     drawing = figures.draw(name, Data(load_runs(tmp_path), load_samples(tmp_path), load_divergence(tmp_path)))
     check_legible(drawing, texts_of(drawing))
     assert set(drawing.table["panel"]) - {"matrix"} == {"kl"} and (drawing.table["kind"] != "dense").all()
@@ -268,7 +268,7 @@ def test_of_the_divergence_alone_kl_is_drawn_alone(tmp_path, name):
 
 
 def test_cost_counts_the_cells_without_answers_in_one_line(tmp_path):
-    write_study(tmp_path, "length_effect", evaluation="divergence", evaluation__task="tiny_math")
+    write_study(tmp_path, "length_effect", **ALONE)
     data = Data(load_runs(tmp_path), load_samples(tmp_path), load_divergence(tmp_path))
     with pytest.raises(UserError, match=r"^12 cells measured the divergence alone$"):
         figures.draw("cost", data)
