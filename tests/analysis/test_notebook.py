@@ -61,11 +61,9 @@ def test_it_runs_on_other_runs_with_one_variable_changed(tmp_path, template):
 
 def test_the_findings_are_drawn_anew_from_the_example_runs(tmp_path):
     chosen, said, claims, table, difficulty, length = outputs(executed("findings", tmp_path))
-    assert said == "[]" and "effect" in chosen or "real" in chosen
+    assert said == "[]" and chosen != "[]"
     assert "image/png" in claims and "Contrasts that were fixed beforehand" in claims
-    assert all(
-        word in table for word in ("half width", "moderate − short".encode("unicode_escape").decode(), "verdict")
-    )
+    assert all(word in table for word in ("half width", r"moderate \u2212 short", "verdict"))
     for shown, axis in ((difficulty, "Difficulty of the problems"), (length, "Length of the traces")):
         assert "image/png" in shown and axis in shown and "by the held-out problem" in shown
     assert not list(tmp_path.iterdir()), "reading writes nothing"
