@@ -50,12 +50,13 @@ class Data:
 
 @dataclass(frozen=True)
 class Arm:
-    """`accuracy` and `generated` (tokens) are [seeds, problems], means over repeats; so is `kl`, None where a cell of
-    the arm has no divergence table. `values` says what the arm is, `cells` and `seeds` run along the first axis."""
+    """`accuracy` and `generated` (tokens) are [seeds, problems], means over repeats, None where only the divergence was
+    measured; so is `kl`, None where a cell of the arm has no divergence table. `values` says what the arm is, `cells`
+    and `seeds` run along the first axis."""
 
     values: dict[str, Any]
-    accuracy: np.ndarray
-    generated: np.ndarray
+    accuracy: np.ndarray | None
+    generated: np.ndarray | None
     kl: np.ndarray | None
     seeds: tuple[int | None, ...]
     cells: tuple[str, ...]
@@ -110,8 +111,16 @@ class Arms:
         return next((arm for arm in self.arms if values.items() <= arm.values.items()), None)
 
     @property
+    def has_accuracy(self) -> bool:
+        return all(arm.accuracy is not None for arm in self.arms)
+
+    @property
     def has_kl(self) -> bool:
         return all(arm.kl is not None for arm in self.arms)
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        return pd.concat([arm.runs for arm in self.arms])
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -123,6 +132,7 @@ def gather(data: Data, by: Sequence[str], within: dict[str, Any] | None = None) 
 
     Raises UserError, one line, where there is no pruned cell, where cells differ in anything but `by` and the seed,
     where two cells are the same arm and seed, where problems differ, and where the arms share no calibration seed.
+    Cells that measured the divergence alone give arms without accuracy.
     """
     runs = data.runs
     for column, value in (within or {}).items():
@@ -137,9 +147,10 @@ def gather(data: Data, by: Sequence[str], within: dict[str, Any] | None = None) 
     refuse_duplicates(runs, study, by)
     notes: list[str] = []
     runs = common_seeds(runs, study, by, notes)
-    outcomes = per_problem(data.samples, runs, ("correct", "tokens"))
-    divergence = per_problem(data.divergence, runs, ("kl", "pass_rate"), optional=True)
-    problems = shared_problems(outcomes["correct"], study)
+    alone = bool(runs["accuracy"].isna().all() and runs["kl"].notna().all())  # evaluation=divergence
+    outcomes = None if alone else per_problem(data.samples, runs, ("correct", "tokens"), "samples")
+    divergence = per_problem(data.divergence, runs, ("kl", "pass_rate"), "divergence table", optional=not alone)
+    problems = shared_problems(divergence["kl"] if outcomes is None else outcomes["correct"], study)
     if divergence is not None:
         if lacking := len(runs) - len(divergence["kl"]):
             notes.append(f"{lacking} of {len(runs)} cells have no divergence table")
@@ -151,14 +162,18 @@ def gather(data: Data, by: Sequence[str], within: dict[str, Any] | None = None) 
     return Arms(arms, dense_model(runs, divergence, study, notes), problems, common, bins(data, runs, problems), notes)
 
 
-def build(group: pd.DataFrame, by: Sequence[str], outcomes: dict, divergence: dict | None) -> Arm:
+def build(group: pd.DataFrame, by: Sequence[str], outcomes: dict | None, divergence: dict | None) -> Arm:
     rows = list(zip(group["study"], group["cell"], strict=True))
-    complete = divergence is not None and all(row in divergence["kl"].index for row in rows)
+
+    def array(tables: dict | None, column: str) -> np.ndarray | None:
+        complete = tables is not None and all(row in tables[column].index for row in rows)
+        return tables[column].loc[rows].to_numpy(float) if complete else None
+
     return Arm(
         values={column: group[column].iloc[0] for column in by},
-        accuracy=outcomes["correct"].loc[rows].to_numpy(float),
-        generated=outcomes["tokens"].loc[rows].to_numpy(float),
-        kl=divergence["kl"].loc[rows].to_numpy(float) if complete else None,
+        accuracy=array(outcomes, "correct"),
+        generated=array(outcomes, "tokens"),
+        kl=array(divergence, "kl"),
         seeds=tuple(None if pd.isna(seed) else int(seed) for seed in group["seed"]),
         cells=tuple(group["cell"]),
         runs=group,
@@ -166,18 +181,21 @@ def build(group: pd.DataFrame, by: Sequence[str], outcomes: dict, divergence: di
 
 
 def per_problem(
-    table: pd.DataFrame, runs: pd.DataFrame, columns: Sequence[str], optional: bool = False
+    table: pd.DataFrame, runs: pd.DataFrame, columns: Sequence[str], name: str, optional: bool = False
 ) -> dict[str, pd.DataFrame] | None:
-    """Of each column a frame [cells, problems], means over repeats; None where optional and no cell has any."""
+    """Of each column a frame [cells, problems], means over repeats; None where optional and no cell has any.
+
+    `name` is what the table is called where a cell lacks it, which is a UserError unless `optional`.
+    """
     table = rows_of(table, runs)
     if table.empty and optional:
         return None
     if table.empty:
-        raise UserError(f"{runs['study'].iloc[0]}: {runs['cell'].iloc[0]} has no samples that can be read")
+        raise UserError(f"{runs['study'].iloc[0]}: {runs['cell'].iloc[0]} has no {name} that can be read")
     found = table.groupby(["study", "cell", "problem_id"])[list(columns)].mean().unstack("problem_id")
     cells = pd.MultiIndex.from_frame(runs[["study", "cell"]])
     if not optional and len(missing := cells.difference(found.index)):
-        raise UserError(f"{missing[0][0]}: {missing[0][1]} has no samples of {runs['task'].iloc[0]}")
+        raise UserError(f"{missing[0][0]}: {missing[0][1]} has no {name} of {runs['task'].iloc[0]}")
     return {column: found[column] for column in columns}
 
 

@@ -43,6 +43,7 @@ WITHOUT_EFFECT = (  # on what is measured
     "pruner.measure_error",
     "pruner.one_pass",
 )
+PRUNING = ("pruner.", "allocation.", "sparsity.")
 NAMES_AND_PLACES = re.compile(r".*\.(name|path|.*_field|fallback\..*)")
 CORRECTNESS = {"any": "right or wrong", "incorrect": "wrong"}
 PICKED = {"shortest": -1.0, "longest": 201.0}  # outside every bin's middle: twice a percentile from 0 to 100
@@ -123,7 +124,7 @@ def unusual(run: pd.Series) -> list[str]:
 
 def held_still(config: dict[str, Any]) -> list[str]:
     """How a selection keeps other things out of what it compares; nothing for the usual one."""
-    balanced = " and ".join(config.get("selection.balance") or [])
+    balanced = balanced_by(config)
     said = {
         f"balanced by {balanced}": balanced,
         "matched by problem": config.get("selection.matched"),
@@ -131,6 +132,25 @@ def held_still(config: dict[str, Any]) -> list[str]:
         f"{config.get('calibration.sequences')} sequences": config.get("calibration.sequences"),
     }
     return [words for words, applies in said.items() if applies]
+
+
+def balanced_by(config: dict[str, Any]) -> str:
+    """The axes on which every bin's selection comes near the same target, `length and level`; empty for none."""
+    return " and ".join(config.get("selection.balance") or [])
+
+
+def pruned_alike(run: pd.Series, other: pd.Series) -> bool:
+    """Whether two runs differ in nothing but what calibrated and what evaluated them.
+
+    An option that only one of their configs knows is one that came later, at a default that changes nothing.
+    """
+    if any(run[column] != other[column] for column in ("model", "pruner", "pattern")):
+        return False
+    if round(run["sparsity"], 3) != round(other["sparsity"], 3):
+        return False
+    one, two = options(run["config"]), options(other["config"])
+    shared = [name for name in one.keys() & two.keys() if name.startswith(PRUNING)]
+    return all(one[name] == two[name] for name in shared if not name.startswith(WITHOUT_EFFECT))
 
 
 def refuse_duplicates(runs: pd.DataFrame, study: str, by: Sequence[str]) -> None:

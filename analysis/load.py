@@ -176,6 +176,9 @@ class DiskCell:
         asked = self.result["config"].get("evaluation", {}).get("divergence", True)
         if name == "divergence" and not path.is_file() and (self._is_dense or not asked):
             return schema.empty_table()
+        generated = any(metric.endswith("/accuracy") for metric in self.result["metrics"])
+        if name == "samples" and not path.is_file() and not generated:  # what `keep` leaves of the divergence alone
+            return schema.empty_table()
         with pq.ParquetFile(path) as file:
             columns = [column for column in schema.names if column in file.schema_arrow.names]
             return table_of(file.read(columns), schema)

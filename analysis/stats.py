@@ -48,6 +48,10 @@ class Estimate:
         """Of a test: p below it is a finding."""
         return round(1 - self.confidence, 12)  # 0.05, which 1 - 0.95 is not
 
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
 
 @dataclass(frozen=True)
 class InvertedU:

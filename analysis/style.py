@@ -142,6 +142,13 @@ class Drawing:
     findings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows of it."""
+        buffer = BytesIO()
+        with drawing_style():
+            self.figure.savefig(buffer, format="png", dpi=160)
+        return buffer.getvalue()
+
     def text(self) -> str:
         """The caption file: Markdown."""
         parts = [self.caption]

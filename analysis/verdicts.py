@@ -190,10 +190,10 @@ def scope(*estimates: Estimate) -> str:
     return ", with these calibration sets" if any(estimate.method == BOOTSTRAP for estimate in estimates) else ""
 
 
-def signed(estimate: Estimate, measure: Measure) -> str:
+def signed(estimate: Estimate, measure: Measure, places: int | None = None) -> str:
     """Value and interval with their signs; the open end of a one-sided interval is infinite."""
     values = (estimate.value, estimate.low, estimate.high)
-    places = decimals(values, measure)
+    places = decimals(values, measure) if places is None else places
     value, low, high = (number(part, places) for part in values)
     left = "(" if np.isinf(estimate.low) else "["
     right = ")" if np.isinf(estimate.high) else "]"

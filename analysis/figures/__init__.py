@@ -1,4 +1,4 @@
-"""Figures by name: one file each, one for every template of multirun_templates, and `cost` for any runs.
+"""Figures by name: one file each, one for every template of multirun_templates; `claims` and `cost` for any runs.
 
 A figure is a function (data, width in inches) -> Drawing under `@FIGURES.register(NAME)`, which raises UserError, one
 line, where these runs do not hold what it draws. No file here imports matplotlib at its top.
@@ -12,7 +12,7 @@ from ssgr.errors import UserError
 from ssgr.registry import Registry
 
 FIGURES: Registry = Registry("figure", "analysis.figures")
-ANY_STUDY = ("cost",)  # figures that read all studies; the others read the one of their own name
+ANY_STUDY = ("claims", "cost")  # figures that read all studies; the others read the one of their own name
 
 
 def draw(name: str, data: Data, width: str = "one") -> Drawing:

@@ -26,7 +26,7 @@ def ordered_effect(
 ) -> Drawing:
     """`tests` adds what is asked of the bins' order to the comparisons and returns what needs no correction."""
     arms = gather(data, (factor,))
-    rows = [plotted.dense_row(arms)]
+    rows = plotted.dense_rows(arms)
     for measure in plotted.measures(arms):
         rows += plotted.arm_rows(arms, measure, bin_of(factor))
     baseline = arms.find(**{factor: "all"})
@@ -58,7 +58,7 @@ def found(arms: Arms, factor: str, baseline: Arm | None, tests: Callable) -> lis
         *family.sentences(),
         *beside,
         *findings.shares(arms, bin_of(factor)),
-        *findings.kl_and_accuracy(arms),
+        *findings.kl_and_accuracy(arms.runs),
     ]
 
 
@@ -75,7 +75,7 @@ def draw_bins(figure: "FigureBase", arms: Arms, table: "pd.DataFrame", factor: s
         broken |= panels.value_axis(axes, part, "y")
         panels.factor_axis(axes, at, "x", apart=APART / 2 if "all" in at else None, ends=0.35)
         panels.title(axes, measure, "y")
-    panels.key(figure, dense=True, seeds=len(arms.seeds) > 1)
+    panels.key(figure, dense=arms.has_accuracy, seeds=len(arms.seeds) > 1)
     return broken
 
 

@@ -10,6 +10,7 @@ NO_JUDGE = (
     "KL is measured on the dense model's own answers: it is no judge between own traces and other text, so that only "
     "accuracy is compared between sources."
 )
+KL_OF_WHAT = "KL: of the pruned from the dense model, per token of one dense answer to each problem."
 BROKEN = "The accuracy axis is broken at the two strokes."
 
 
@@ -43,10 +44,11 @@ def synthetic(whose: str = "This model") -> str:
 def measured_on(arms: Arms) -> str:
     common, dense = arms.common, arms.dense
     k = f"k = {dense.repeats}" if dense.repeats else "k unknown"
-    return (
-        f"{common['model']} on {common['task']}: n = {common['problems']:,.0f} problems, k = {common['repeats']:.0f} "
-        f"{'answer' if common['repeats'] == 1 else 'answers'} to each (dense model: {k})."
-    )
+    repeats = ""
+    if arms.has_accuracy:
+        repeats = f", k = {common['repeats']:.0f} {'answer' if common['repeats'] == 1 else 'answers'} to each"
+    n = f"n = {common['problems']:,.0f} problems"
+    return f"{common['model']} on {common['task']}: {n}{repeats} (dense model: {k})."
 
 
 def how(arms: Arms) -> str:
@@ -71,10 +73,11 @@ def signs(arms: Arms) -> list[str]:
     several = any(len(arm.seeds) > 1 for arm in arms)
     told = [f"{'Open circles: one calibration seed each; discs: their mean' if several else 'Discs: means'};"]
     told[0] += f" bars: {bars(arms)}."
-    error = f"± one standard error over problems ({arms.dense.value:.3f} ± {arms.dense.se:.3f})"
-    told.append(f"Dashed: the dense model's accuracy {error}" + ("; its KL is 0." if arms.has_kl else "."))
+    if arms.has_accuracy:
+        error = f"± one standard error over problems ({arms.dense.value:.3f} ± {arms.dense.se:.3f})"
+        told.append(f"Dashed: the dense model's accuracy {error}" + ("; its KL is 0." if arms.has_kl else "."))
     if arms.has_kl:
-        told.append("KL: of the pruned from the dense model, per token of one dense answer to each problem.")
+        told.append(KL_OF_WHAT)
     told.append(
         "Arms share their problems: whether two differ is tested problem by problem (below), not read off their bars."
     )

@@ -188,9 +188,7 @@ def found(priced: list[Priced]) -> list[str]:
         beside.append(tokens_told(some, prefix))
         pairs = [(one.arm.generated.mean(), one.arm.accuracy.mean()) for one in some]
         beside += findings.rank_correlation(pairs, "generated tokens", "accuracy", f"arms{prefix}")
-        own = [one.arm.runs for one in some if one.run["calibration"] == "self_generated"]
-        pairs = [pair for runs in own for pair in zip(runs["kl"], runs["accuracy"], strict=True)]
-        beside += findings.rank_correlation(pairs, "KL", "accuracy", f"cells calibrated on own traces{prefix}")
+        beside += findings.kl_and_accuracy(pd.concat([one.arm.runs for one in some]), prefix)
     return [*family.sentences(), *beside]
 
 

@@ -28,7 +28,7 @@ def curves(
     found: list[str],
 ) -> Drawing:
     """Accuracy and KL beside each other. `at` is an arm's number, `place` where that stands on x, `tick` its name."""
-    rows = [plotted.dense_row(arms)]
+    rows = plotted.dense_rows(arms)
     for measure in plotted.measures(arms):
         rows += plotted.arm_rows(arms, measure, lambda arm: tick(at(arm)), lambda arm: arm.values["calibration"], at)
     table = plotted.table(rows)
@@ -49,7 +49,7 @@ def curves(
         axes.set_xlabel(x_label)
         panels.title(axes, measure, "y")
     series = {label(kind): (colour(kind, step), "o") for step, kind in enumerate(kinds)}
-    panels.key(figure, dense=True, series=series if len(kinds) > 1 else None, seeds=len(arms.seeds) > 1)
+    panels.key(figure, dense=arms.has_accuracy, series=series if len(kinds) > 1 else None, seeds=len(arms.seeds) > 1)
     return Drawing(name, figure, table, f"{caption} {captions.BROKEN * broken}".strip(), found, arms.notes)
 
 

@@ -23,7 +23,7 @@ HEIGHT = 2.35  # inches, of accuracy and KL with their legends
 def difficulty_length_grid(data: Data, width: float) -> Drawing:
     arms = gather(data, ("difficulty", "length"))
     baseline = arms.find(difficulty="all", length="all")
-    rows = [plotted.dense_row(arms)]
+    rows = plotted.dense_rows(arms)
     for measure in plotted.measures(arms):
         rows += plotted.arm_rows(arms, measure, lambda arm: arm.values["length"], series_of)
     rows += held_out_matrix(arms, both, baseline)
@@ -74,7 +74,7 @@ def found(arms: Arms, baseline: Arm | None) -> list[str]:
             family.difference(first, second, gain, findings.MEASURES[measure])
     findings.against_arm(family, arms, baseline, "all", both)
     findings.against_dense(family, arms, both)
-    return [*family.sentences(), *beside, *findings.shares(arms, both), *findings.kl_and_accuracy(arms)]
+    return [*family.sentences(), *beside, *findings.shares(arms, both), *findings.kl_and_accuracy(arms.runs)]
 
 
 def draw_grid(figure: "FigureBase", arms: Arms, table: pd.DataFrame) -> bool:
@@ -101,5 +101,5 @@ def draw_grid(figure: "FigureBase", arms: Arms, table: pd.DataFrame) -> bool:
         panels.factor_axis(axes, at, "x", apart=APART / 2 - 0.03 if "all" in at else None, ends=0.42)
         panels.title(axes, measure, "y")
     series = {kind: (ink, "o") for kind, ink in inks.items()}
-    panels.key(figure, dense=True, series=series, seeds=len(arms.seeds) > 1, series_title="difficulty")
+    panels.key(figure, dense=arms.has_accuracy, series=series, seeds=len(arms.seeds) > 1, series_title="difficulty")
     return broken

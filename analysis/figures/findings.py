@@ -3,15 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from scipy.stats import spearmanr
 
 from analysis import stats, verdicts
 from analysis.arms import Arm, Arms
+from analysis.figures import plotted
 from analysis.figures.matrix import HELD_OUT_BINS
 from analysis.stats import Estimate
 from analysis.verdicts import ACCURACY, KL, Measure
 
 MEASURES = {"accuracy": ACCURACY, "kl": KL}
+OWN = ("self_generated", "traces")  # the model's own, from here or from a store
 MANY = 6  # arms above which a sentence names only those that differ
 FEWEST_RANKED = 8  # cells below which a rank correlation says nothing
 
@@ -84,7 +87,7 @@ def many(baseline: str, estimates: Mapping[str, Estimate], measure: Measure, adj
 
 def against_dense(family: Family, arms: Arms, name: Callable[[Arm], str], among: Sequence[Arm] | None = None) -> None:
     """Accuracy of every arm minus the dense model's, problem by problem; nothing where those are not known."""
-    if arms.dense.accuracy is not None:
+    if arms.has_accuracy and arms.dense.accuracy is not None:
         dense = arms.dense.accuracy
         estimates = {name(arm): stats.difference(arm.measure("accuracy"), dense) for arm in among or arms}
         family.against("the dense model", estimates, ACCURACY)
@@ -104,7 +107,7 @@ def against_arm(
         return
     others = [arm for arm in among or arms if arm is not baseline]
     for measure in measures:
-        if measure == "accuracy" or arms.has_kl:
+        if measure in plotted.measures(arms):
             estimates = {name(arm): stats.difference(arm.measure(measure), baseline.measure(measure)) for arm in others}
             family.against(baseline_name, estimates, MEASURES[measure])
 
@@ -112,7 +115,7 @@ def against_arm(
 def shares(arms: Arms, name: Callable[[Arm], str]) -> list[str]:
     """Where each arm's variance comes from; nothing for a single seed, the extremes for many arms."""
     told = []
-    for measure in ("accuracy", "kl") if arms.has_kl else ("accuracy",):
+    for measure in plotted.measures(arms):
         parts = {name(arm): stats.components(arm.measure(measure)) for arm in arms if len(arm.seeds) > 1}
         if len(parts) > MANY:
             ends = sorted(parts, key=lambda arm: parts[arm].seed_share)
@@ -145,8 +148,8 @@ def rank_correlation(pairs: Sequence[tuple[float, float]], first: str, second: s
     return [f"Rank correlation of {first} and {second} over {len(values)} {over}: {rho:+.2f}.".replace("-", "−")]
 
 
-def kl_and_accuracy(arms: Arms) -> list[str]:
-    """Over own-trace cells alone: KL is no judge between sources."""
-    own = [arm for arm in arms if arm.runs["calibration"].iloc[0] == "self_generated"]
-    pairs = [pair for arm in own for pair in zip(arm.runs["kl"], arm.runs["accuracy"], strict=True)]
-    return rank_correlation(pairs, "KL", "accuracy", "cells calibrated on own traces")
+def kl_and_accuracy(runs: pd.DataFrame, which: str = "") -> list[str]:
+    """Over own-trace cells alone, each once: KL is no judge between sources. `which` says more of the cells."""
+    own = runs[runs["calibration"].isin(OWN)].drop_duplicates(["cell", "task"])
+    pairs = list(zip(own["kl"], own["accuracy"], strict=True))
+    return rank_correlation(pairs, "KL", "accuracy", f"cells calibrated on own traces{which}")

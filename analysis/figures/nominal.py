@@ -25,7 +25,7 @@ def nominal(
     legend: bool = False,
 ) -> Drawing:
     """Accuracy and KL beside each other. `series` is what the colour means; `apart` sets the first arm apart."""
-    rows = [plotted.dense_row(arms)]
+    rows = plotted.dense_rows(arms)
     for measure in plotted.measures(arms):
         rows += plotted.arm_rows(arms, measure, arm_name, series)
     table = plotted.table(rows)
@@ -34,7 +34,7 @@ def nominal(
     draw(figure, arms, table, names, apart)
     kinds = list(dict.fromkeys(series(arm) for arm in arms))
     shown = {label(kind): (colour(kind, step), "o") for step, kind in enumerate(kinds)} if legend else None
-    panels.key(figure, dense=True, series=shown, seeds=len(arms.seeds) > 1)
+    panels.key(figure, dense=arms.has_accuracy, series=shown, seeds=len(arms.seeds) > 1)
     return Drawing(name, figure, table, caption, found, arms.notes)
 
 

@@ -17,7 +17,7 @@ MEASURES = {"accuracy": "accuracy", "kl": "KL per token (nats)"}
 
 def measures(arms: Arms) -> list[str]:
     """What can be drawn of all these arms."""
-    return ["accuracy", "kl"] if arms.has_kl else ["accuracy"]
+    return ["accuracy"] * arms.has_accuracy + ["kl"] * arms.has_kl
 
 
 def arm_rows(
@@ -41,6 +41,11 @@ def arm_rows(
             for seed, value in zip(arm.seeds, values.mean(1), strict=True):
                 rows.append(about | {"kind": "seed", "seed": seed, "value": value})
     return rows
+
+
+def dense_rows(arms: Arms) -> list[dict]:
+    """The dense model's line, where a panel of accuracy shows it."""
+    return [dense_row(arms)] * arms.has_accuracy
 
 
 def dense_row(arms: Arms, panel: str = "accuracy") -> dict:

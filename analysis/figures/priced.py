@@ -97,8 +97,10 @@ def every_arm(data: Data) -> tuple[list[Priced], list[str]]:
 def with_samples(runs: pd.DataFrame, samples: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The runs whose samples were read, each cell and task once, and a line for each cell that has none anywhere.
 
-    One seed that cannot be read leaves its arm the others.
+    One seed that cannot be read leaves its arm the others. Cells that were asked for the divergence alone are one line.
     """
+    alone = runs["accuracy"].isna() & runs["kl"].notna()
+    runs, count = runs[~alone], runs.loc[alone, "cell"].nunique()
     read = set(zip(samples["study"], samples["cell"], samples["task"], strict=True)) if len(samples) else set()
     keys = zip(runs["study"], runs["cell"], runs["task"], strict=True)
     has = np.array([key in read for key in keys], bool)
@@ -110,7 +112,7 @@ def with_samples(runs: pd.DataFrame, samples: pd.DataFrame) -> tuple[pd.DataFram
         for _, run in lacking.iterrows()
         if (run["cell"], run["task"]) not in known
     ]
-    return kept, lines
+    return kept, lines + [f"{count} cells measured the divergence alone"] * bool(count)
 
 
 def told_apart(priced: list[Priced]) -> list[Priced]:

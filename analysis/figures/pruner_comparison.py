@@ -36,7 +36,7 @@ def found(arms: Arms) -> list[str]:
         for one, other in product(inside, inside):
             compare(family, arms, one, other)
     findings.against_dense(family, arms, full_name)
-    return [*family.sentences(), *findings.shares(arms, full_name), *findings.kl_and_accuracy(arms)]
+    return [*family.sentences(), *findings.shares(arms, full_name), *findings.kl_and_accuracy(arms.runs)]
 
 
 def compare(family: findings.Family, arms: Arms, one: Arm, other: Arm) -> None:

@@ -37,7 +37,7 @@ def found(arms: Arms) -> list[str]:
         estimates = {}
         for own in (arm for arm in arms if arm.values["calibration"] == "self_generated"):
             other = arms.find(calibration=source, sparsity=own.values["sparsity"])
-            if other is not None:
+            if other is not None and arms.has_accuracy:
                 estimates[full_name(own)] = stats.difference(own.accuracy, other.accuracy)
         family.against(f"{label(source)} at the same sparsity", estimates, findings.ACCURACY)
     return [*family.sentences(), *findings.shares(arms, full_name)]

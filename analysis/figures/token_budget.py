@@ -42,4 +42,4 @@ def found(arms: Arms) -> list[str]:
                 family.trend(names, [arm.measure(measure) for arm in some], findings.MEASURES[measure])
         findings.against_arm(family, arms, some[-1], f"the largest budget, {name(some[-1])},", name, among=some)
     findings.against_dense(family, arms, full_name)
-    return [*family.sentences(), *findings.shares(arms, full_name), *findings.kl_and_accuracy(arms)]
+    return [*family.sentences(), *findings.shares(arms, full_name), *findings.kl_and_accuracy(arms.runs)]

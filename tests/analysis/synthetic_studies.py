@@ -24,6 +24,8 @@ EFFECTS = {  # on the logit of being right
     "long": -0.2,
     "wanda": -0.5,
 }
+ALONE = {"evaluation": "divergence", "evaluation__task": "tiny_math"}  # `more` of write_study: no answers, only KL
+MEASURED_ALONE = ("kl", "kl_se", "problems")  # by evaluation=divergence
 BOUNDS = (180, 240)  # tokens of the dense samples: short up to, moderate up to
 
 
@@ -60,7 +62,7 @@ def config_of(overrides: dict[str, str], study: str) -> dict:
     values = {key: value for key, value in overrides.items() if key not in chosen}
     chosen |= {key: value for key, value in overrides.items() if key in chosen}
     config = {group: option(group, name) for group, name in chosen.items()}
-    config["selection"] = {"correctness": "correct", "max_traces_per_problem": 1}
+    config["selection"] = {"correctness": "correct", "max_traces_per_problem": 1, "balance": []}
     config["calibration"] |= {"tokens": 16384, "max_seq_len": 512}
     config |= {"seed": 0, "study": study, "limit": 60, "device": "cpu", "overwrite": False, "save_checkpoint": False}
     config |= {"dry_run": False, "runs_dir": "/somewhere/runs", "cache_dir": "/somewhere/cache"}
@@ -88,11 +90,24 @@ class Problems:
 
 
 def write_study(
-    runs: Path, template: str, seeds: int = 3, problems: int = 60, keep=lambda overrides: True
+    runs: Path, template: str, seeds: int = 3, problems: int = 60, keep=lambda overrides: True, study: str = "", **more
 ) -> list[Path]:
-    """All cells of a template below `runs`/`template`, or those that `keep` says yes to; returns their folders."""
+    """All cells of a template below `runs`/`template`, or those that `keep` says yes to; returns their folders.
+
+    `study` is another name for it, `more` are overrides of every cell (with __ for the dot of an option).
+    """
     about = Problems(problems)
-    return [write_cell(runs, template, overrides, about) for overrides in grid(template, seeds) if keep(overrides)]
+    more = {name.replace("__", "."): value for name, value in more.items()}
+    cells = [overrides | more for overrides in grid(template, seeds) if keep(overrides)]
+    return [write_cell(runs, study or template, overrides, about) for overrides in cells]
+
+
+def write_matched(runs: Path, difficulty: str = "difficulty_matched", length: str = "length_matched", **more) -> None:
+    """Two studies of these names without `all`: one axis varies, the other is held still."""
+    for axis, other, study in (("difficulty", "length", difficulty), ("length", "difficulty", length)):
+        options = more | {"selection__balance": f"[{other}]"}
+        options |= {"length__within": "difficulty"} if axis == "length" else {}
+        write_study(runs, f"{axis}_effect", keep=lambda cell, axis=axis: cell[axis] != "all", study=study, **options)
 
 
 def write_cell(runs: Path, study: str, overrides: dict[str, str], problems: Problems | None = None, **changes) -> Path:
@@ -110,6 +125,9 @@ def write_cell(runs: Path, study: str, overrides: dict[str, str], problems: Prob
     samples = samples_of(problems, effect, rng)
     divergence = divergence_of(problems, effect, rng)
     result = result_of(config, study, cell, bins, samples, divergence, problems, sparsity) | changes
+    if config["evaluation"]["name"] == "divergence":  # the pruned model generates nothing
+        samples = samples.iloc[:0]
+        result["metrics"] = {f"tiny_math/{name}": result["metrics"][f"tiny_math/{name}"] for name in MEASURED_ALONE}
     home = runs / study / cell
     home.mkdir(parents=True)
     samples.to_parquet(home / "samples.parquet", index=False)

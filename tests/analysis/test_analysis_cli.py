@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_studies import Problems, write_cell, write_study
+from synthetic_studies import ALONE, Problems, write_cell, write_study
 
 from analysis import load_divergence, load_histories, load_runs, load_samples
 from analysis.__main__ import main
@@ -64,9 +64,9 @@ def test_another_study_and_two_columns(runs, capsys, tmp_path):
 def test_all_draws_what_the_runs_allow_and_says_what_is_missing(runs, capsys, tmp_path):
     status, out, err = run(capsys, "all", "--runs", runs, "--out", tmp_path)
     drawn = {path.stem for path in tmp_path.iterdir()}
-    assert status == 0 and drawn == {"cost", "length_effect", "smoke"}
+    assert status == 0 and drawn == {"claims", "cost", "length_effect", "smoke"}
     assert "difficulty_effect is not drawn: no finished cell of a study named difficulty_effect" in err.splitlines()
-    assert len(err.splitlines()) == 6 and len([line for line in out.splitlines() if line.endswith("csv,md}")]) == 3
+    assert len(err.splitlines()) == 6 and len([line for line in out.splitlines() if line.endswith("csv,md}")]) == 4
 
 
 def test_all_with_nothing_to_draw_is_an_error(runs, capsys, tmp_path):
@@ -80,7 +80,7 @@ def test_all_with_nothing_to_draw_is_an_error(runs, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nonsense"], "no figure is named 'nonsense'; choices: calibration_source, cost"),
+        (["nonsense"], "no figure is named 'nonsense'; choices: calibration_source, claims, cost"),
         (["length_effect", "--study", "other"], "no finished cells of other in "),
         (["sparsity_curve"], "no finished cells of sparsity_curve in "),
         (["--where", "seed"], "--where seed: must be KEY=VALUE"),
@@ -205,6 +205,17 @@ def test_a_box_that_holds_a_text_is_not_kept(capsys, tmp_path):
     answers = load_samples(tmp_path / "kept")["answer"]
     assert answers.isna().tolist() == [False, True, True] + [False] * (len(samples) - 3)
     assert answers[0] == "é" * 64 and answers[3:].tolist() == samples["answer"][3:].tolist()
+
+
+def test_kept_cells_of_the_divergence_alone_read_as_the_original(capsys, tmp_path):
+    write_study(tmp_path / "runs", "difficulty_effect", **ALONE)
+    run(capsys, "keep", "--runs", tmp_path / "runs", "--out", tmp_path / "kept")
+    assert not list((tmp_path / "kept").rglob("samples.parquet"))
+    _, original, _ = run(capsys, "difficulty_effect", "--runs", tmp_path / "runs", "--out", tmp_path / "a")
+    _, copy, err = run(capsys, "difficulty_effect", "--runs", tmp_path / "kept", "--out", tmp_path / "b")
+    assert original.splitlines()[1:] == copy.splitlines()[1:] and err == ""
+    status, *_ = run(capsys, "keep", "--runs", tmp_path / "kept", "--out", tmp_path / "again")
+    assert status == 0 and len(load_divergence(tmp_path / "again")) == 12 * 60
 
 
 def test_histories_are_kept_when_asked_for(runs, capsys, tmp_path):

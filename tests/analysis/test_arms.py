@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_studies import Problems, write_cell, write_study
+from synthetic_studies import ALONE, Problems, write_cell, write_study
 
 from analysis import load_divergence, load_runs, load_samples
 from analysis.arms import Data, gather
@@ -78,6 +78,24 @@ def test_one_cell_without_divergence_costs_its_arm_the_kl_and_is_said(difficulty
     arms = gather(Data(difficulty.runs, difficulty.samples, lacking), ("difficulty",))
     assert [arm.kl is None for arm in arms].count(True) == 1
     assert arms.notes == ["1 of 12 cells have no divergence table"]
+
+
+def test_cells_that_measured_the_divergence_alone_are_arms_without_accuracy(tmp_path):
+    write_study(tmp_path, "difficulty_effect", **ALONE)
+    data = data_of(tmp_path)
+    assert data.samples.empty and data.runs["accuracy"].isna().all() and data.runs["repeats"].isna().all()
+    arms = gather(data, ("difficulty",))
+    assert arms.has_kl and not arms.has_accuracy and arms.notes == []
+    for arm in arms:
+        assert arm.measure("accuracy") is None and arm.measure("generated") is None and arm.kl.shape == (3, 60)
+    assert arms.problems.tolist() == Problems().ids and arms.dense.accuracy is not None
+    cell = data.runs["cell"].iloc[0]
+    lacking = data.divergence[data.divergence["cell"] != cell]
+    with pytest.raises(UserError, match=f"{cell} has no divergence table of tiny_math"):
+        gather(Data(data.runs, data.samples, lacking), ("difficulty",))
+    write_study(tmp_path, "difficulty_effect", seeds=1)
+    with pytest.raises(UserError, match="the cells differ in evaluation"):
+        gather(data_of(tmp_path), ("difficulty",))
 
 
 def test_seeds_that_not_every_arm_has_are_left_out_and_named(difficulty):

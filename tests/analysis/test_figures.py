@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.transforms import Bbox
-from synthetic_studies import Problems, template_names, write_cell, write_study
+from synthetic_studies import ALONE, Problems, template_names, write_cell, write_study
 
 from analysis import figures, load_divergence, load_runs, load_samples
 from analysis.arms import Data
@@ -59,7 +59,7 @@ def texts_of(drawing):
     return [text for text in dict.fromkeys(seen) if text.get_text().strip() and text.get_visible()]
 
 
-def test_every_template_has_a_figure_and_every_figure_but_cost_a_template():
+def test_every_template_has_a_figure_and_every_figure_of_one_study_a_template():
     assert set(NAMES) - set(figures.ANY_STUDY) == set(template_names())
     assert set(figures.ANY_STUDY) <= set(NAMES)
 
@@ -172,7 +172,7 @@ def test_the_csv_holds_exactly_what_is_plotted(drawn, tmp_path, name):
         path = f"{row.panel}/{row.kind}/{'dense/dense' if row.kind == 'dense' else f'{series}/{row.arm}'}"
         values = np.concatenate(artists[path])
         assert np.isclose(values, row.value, rtol=1e-12, atol=0).any(), (path, row.value, values)
-        if row.kind == "mean" and f"{row.panel}/interval/{series}/{row.arm}" in artists:
+        if row.kind in ("mean", "difference") and f"{row.panel}/interval/{series}/{row.arm}" in artists:
             (interval,) = artists[f"{row.panel}/interval/{series}/{row.arm}"]
             assert np.isclose(interval, row.low).any() and np.isclose(interval, row.high).any()
         told += 1
@@ -195,7 +195,8 @@ def test_captions_state_n_k_seeds_bars_model_and_what_was_found(drawn, name):
     method = "bootstrap over problems (one seed)" if name == "smoke" else "variance components over problems"
     assert f"95 % intervals from {'a ' if name == 'smoke' else ''}{method}" in text
     assert "synthetic" in text and "SparseGPT" in text
-    assert "Found:" in text and "the dense model in accuracy" in text and "Holm-adjusted p" in text
+    assert "Found:" in text and "Holm-adjusted p" in text
+    assert "the dense model in accuracy" in text or name == "claims", "which compares arms alone"
     assert drawing.findings and not drawing.notes
 
 
@@ -253,6 +254,27 @@ def test_without_divergence_accuracy_is_drawn_alone_and_that_is_said(data, tmp_p
     assert set(drawing.table["panel"]) == {"accuracy"} and "KL" not in drawing.caption
     assert "Notes:" in drawing.text() and not any("dense" in line for line in drawing.findings)
     assert len(save(drawing, tmp_path)) == 5
+
+
+@pytest.mark.parametrize("name", ["difficulty_effect", "length_effect", "calibration_source", "sparsity_curve"])
+def test_of_the_divergence_alone_kl_is_drawn_alone(tmp_path, name):
+    write_study(tmp_path, name, **ALONE)
+    drawing = figures.draw(name, Data(load_runs(tmp_path), load_samples(tmp_path), load_divergence(tmp_path)))
+    check_legible(drawing, texts_of(drawing))
+    assert set(drawing.table["panel"]) - {"matrix"} == {"kl"} and (drawing.table["kind"] != "dense").all()
+    assert "n = 60 problems (dense model: k = 8)" in drawing.caption and "Dashed" not in drawing.caption
+    assert drawing.findings and not any(" accuracy" in line.split(":")[0] for line in drawing.findings)
+    assert not drawing.notes
+
+
+def test_cost_counts_the_cells_without_answers_in_one_line(tmp_path):
+    write_study(tmp_path, "length_effect", **ALONE)
+    data = Data(load_runs(tmp_path), load_samples(tmp_path), load_divergence(tmp_path))
+    with pytest.raises(UserError, match=r"^12 cells measured the divergence alone$"):
+        figures.draw("cost", data)
+    write_study(tmp_path, "smoke")
+    drawing = figures.draw("cost", Data(load_runs(tmp_path), load_samples(tmp_path), load_divergence(tmp_path)))
+    assert drawing.notes == ["left out: 12 cells measured the divergence alone"]
 
 
 @pytest.mark.parametrize(

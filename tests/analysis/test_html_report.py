@@ -72,7 +72,7 @@ def test_figures_are_those_of_all_with_what_was_found(page, runs, tmp_path, caps
     printed = capsys.readouterr()
     found = [line.removeprefix("- ") for line in printed.out.splitlines() if line.startswith("- ")]
     assert found and all(" ".join(line.replace("`", "").split()) in page.part("figures") for line in found)
-    assert len(page.all("img")) == 3 and "sparsity_curve: no finished cell" in page.part("figures")
+    assert len(page.all("img")) == 4 and "sparsity_curve: no finished cell" in page.part("figures")
     svg = b64decode(page.all("img")[0]["src"].partition(",")[2])
     assert svg.startswith(b"<?xml") and b"</svg>" in svg
     numbers = {one["download"]: one["href"] for one in page.all("a") if "download" in one}

@@ -51,17 +51,19 @@ from analysis import figures, load_divergence, load_runs, load_samples
 from analysis.arms import Data
 from analysis.style import save
 runs, out = sys.argv[1:]
-save(figures.draw("length_effect", Data(load_runs(runs), load_samples(runs), load_divergence(runs))), out)
+for name in ("length_effect", "claims"):
+    save(figures.draw(name, Data(load_runs(runs), load_samples(runs), load_divergence(runs))), out)
 """
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """A study, and its figure as this process wrote it."""
+    """A study, and its figure as this process wrote it; `claims` beside it."""
     folder = tmp_path_factory.mktemp("style")
     write_study(folder / "runs", "length_effect", seeds=2)
     runs = folder / "runs"
     data = Data(load_runs(runs), load_samples(runs), load_divergence(runs))
+    save(figures.draw("claims", data), folder / "out")
     paths = save(figures.draw("length_effect", data), folder / "out")
     return folder, {path.suffix: path.read_bytes() for path in paths}
 
@@ -80,8 +82,9 @@ def test_another_process_on_another_day_writes_the_same_bytes(drawn, tmp_path):
     command = [sys.executable, "-c", DRAW, str(folder / "runs"), str(tmp_path / "out")]
     root = Path(__file__).parents[2]
     subprocess.run(command, check=True, env=environment, cwd=root, capture_output=True, timeout=120)
-    for suffix, content in files.items():
-        assert (tmp_path / "out" / f"length_effect{suffix}").read_bytes() == content, suffix
+    assert len(files) == 5 and len(list((folder / "out").iterdir())) == 10
+    for path in (folder / "out").iterdir():
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_the_five_files_are_what_they_say(drawn):

@@ -16,6 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from analysis import stats
+from analysis.equivalence import equivalence
 
 RESAMPLES = 1000  # of the plain bootstrap
 DENSE_REPEATS = 8
@@ -105,7 +106,7 @@ def measure(case: Case, draws: int, rng: np.random.Generator) -> dict[str, float
     for _ in range(draws):
         arms = case.draw(rng)
         if case.seeds > 1:  # one seed gets the plain bootstrap below
-            for name, hit in (intervals(arms, truth) | tests(arms, "lower" if case.kl else "higher")).items():
+            for name, hit in (intervals(arms, truth) | tests(arms, truth, "lower" if case.kl else "higher")).items():
                 hits.setdefault(name, []).append(hit)
         plain["difference"].append(arms["last"].mean(0) - arms["first"].mean(0))
         plain["mean"].append(arms["second"].mean(0))
@@ -127,8 +128,10 @@ def intervals(arms: dict[str, np.ndarray], truth: dict[str, float]) -> dict[str,
     return row
 
 
-def tests(arms: dict[str, np.ndarray], better: str) -> dict[str, bool]:
+def tests(arms: dict[str, np.ndarray], truth: dict[str, float], better: str) -> dict[str, bool]:
     row = {null: stats.inverted_u(*(arms[arm] for arm in names), better=better).shown for null, names in NULLS.items()}
+    margin = abs(truth["last"] - truth["first"])
+    row["equivalent at the margin"] = equivalence(arms["last"], arms["first"], margin).shown
     return row | {"trend, all equal": stats.trend([arms[arm] for arm in NULLS["all equal"]]).p < 0.05}
 
 
@@ -170,7 +173,8 @@ def main() -> None:
     print(table(rows, {column: column for column in columns}), end="\n\n")
     print("share of draws in which a test at 5 % finds what is not there: wanted at most 0.06")
     titles = {null: f"U, {null}" for null in NULLS}
-    print(table(rows, {"trend, all equal": "trend, all equal"} | titles), end="\n\n")
+    others = {name: name for name in ("trend, all equal", "equivalent at the margin")}
+    print(table(rows, others | titles), end="\n\n")
     print(f"{time.perf_counter() - started:.0f} s")
 
 
