@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 
@@ -23,6 +25,23 @@ def test_a_factor_that_fails_is_tried_again_and_every_step_is_logged():
     assert steps == [] and torch.equal(factor, factor.triu())
     inverse = (well + 0.1 * torch.eye(40)).inverse()
     torch.testing.assert_close((factor.T @ factor).double(), inverse, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_of_a_failed_attempt_lies_beside_the_next(monkeypatch):
+    factors, cholesky = [], factoring.cholesky
+
+    def watched(matrix):
+        assert not any(factor() is not None for factor in factors)
+        lower, failed = cholesky(matrix)
+        factors.append(weakref.ref(lower))
+        return lower, failed
+
+    monkeypatch.setattr(factoring, "cholesky", watched)
+    monkeypatch.setattr(factoring, "probe_residual", lambda *each: 1.0)  # fails after the inverse is there
+    root = torch.randn(40, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with pytest.raises(CellError):
+        inverse_factor(root @ root.T, 1e-20, "linear")
+    assert len(factors) > 2
 
 
 @pytest.mark.parametrize("inverted", [True, False])

@@ -106,3 +106,17 @@ def test_no_weight_at_all_names_the_linear():
         collect(inputs, weights * 0, sink)
     with pytest.raises(CellError, match="linear: no calibration token"):
         collect(inputs[:1], weights[:1], sink[:1], sinks=Sinks.exclude, parts=1)
+
+
+@pytest.mark.parametrize("sinks", Sinks)
+def test_the_sum_of_few_sinks_is_made_anew_by_the_same_numbers(sinks, monkeypatch):
+    weight, pruned = torch.randn(2, 11, FEATURES, generator=torch.Generator().manual_seed(2))
+    seen = []
+    for few in (statistics.FEW, FEATURES):
+        monkeypatch.setattr(statistics, "FEW", few)
+        made = collect(*tokens(), sinks=sinks)
+        tensors = [torch.stack([made.gram(), made.gram()]), made.diagonal(), made.damping_diagonal()]
+        seen.append((tensors, made.sink_report(), made.relative_errors(weight, pruned)))
+        assert (made._sink_sum is None) == (few < FEATURES)
+    (anew, *reports), (kept, *same) = seen
+    assert all(map(torch.equal, anew, kept)) and reports == same

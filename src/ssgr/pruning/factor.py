@@ -29,23 +29,31 @@ def inverse_factor(
     steps: list[str] = []
     for dtype, multiple in attempts(gram.device):
         used = damping * multiple
-        damped = gram.to(dtype, copy=True)
-        damped.diagonal().copy_(gram.diagonal() + used)
-        lower, failed = cholesky(flip(damped))
-        del damped  # at 18,944 inputs every matrix that stays is 1.4 GB, 2.9 in fp64
-        if not failed:
-            factor = flip(lower)
-            if inverted:
-                invert(factor)
-            # the largest eigenvalue of Λ⁻¹G is at most its trace, so this bounds what rounding can do
-            trace = float((gram.diagonal() / used).sum())
-            certain = len(gram) * torch.finfo(dtype).eps * (trace + len(gram)) < TOLERANCE
-            residual = 0.0 if certain else probe_residual(factor, gram, used, inverted)
-            if residual < TOLERANCE:
-                return factor.float(), used, steps
-        reason = "not positive definite" if failed else f"residual {residual:.1g}"
+        factor, reason = attempt(gram, used, dtype, inverted)
+        if factor is not None:
+            return factor.float(), used, steps
         steps.append(f"{str(dtype).removeprefix('torch.')}, damping {mean(used):.3g}: {reason}")
     raise CellError(f"{name}: the Gram matrix cannot be factored, even with damping {mean(used):.3g}")
+
+
+def attempt(
+    gram: torch.Tensor, damping: Damping, dtype: torch.dtype, inverted: bool
+) -> tuple[torch.Tensor | None, str]:
+    """What `inverse_factor` returns, in this dtype, or None and why not: then nothing of it is left in memory."""
+    damped = gram.to(dtype, copy=True)
+    damped.diagonal().copy_(gram.diagonal() + damping)
+    lower, failed = cholesky(flip(damped))
+    del damped  # at 18,944 inputs every matrix that stays is 1.4 GB, 2.9 in fp64
+    if failed:
+        return None, "not positive definite"
+    factor = flip(lower)
+    if inverted:
+        invert(factor)
+    # the largest eigenvalue of Λ⁻¹G is at most its trace, so this bounds what rounding can do
+    trace = float((gram.diagonal() / damping).sum())
+    certain = len(gram) * torch.finfo(dtype).eps * (trace + len(gram)) < TOLERANCE
+    residual = 0.0 if certain else probe_residual(factor, gram, damping, inverted)
+    return (factor, "") if residual < TOLERANCE else (None, f"residual {residual:.1g}")
 
 
 def mean(damping: Damping) -> float:

@@ -15,6 +15,7 @@ PANEL = 256  # columns of one panel of the symmetric product
 TENSOR_PANEL = 2_048  # the same on tensor cores, which narrow panels leave idle
 LONGEST_SUM = 16_384  # tokens that one tensor-core product sums up: longer sums lose digits
 HELD = 4_096  # sink tokens that wait as rows until their outer products are summed up
+FEW = 8  # sinks that are fewer than an input's features by this stay rows, summed up at every read: a factor costs more
 
 
 def token_norms(inputs: torch.Tensor) -> torch.Tensor:
@@ -42,7 +43,8 @@ class InputStatistics:
         shape = (features, features) if full else (features,)
         # the diagonal costs nothing in fp64; the Gram product is where the time goes
         self._rest = torch.zeros(shape, dtype=torch.float32 if full else torch.float64, device=device)
-        self._sink_sum = torch.zeros(shape, dtype=torch.float64, device=device)
+        self._sink_sum: torch.Tensor | None = None  # fp64, of the shape of the rest's
+        self._kept: tuple[torch.Tensor, torch.Tensor] | None = None  # what `_sink_diagonal` gives, once it was asked
         self._held: list[torch.Tensor] = []  # sinks that are not in the sum yet, fp64 [tokens, in], weighted
         self._rest_weight = torch.zeros((), dtype=torch.float64, device=device)
         self._sink_weight = torch.zeros((), dtype=torch.float64, device=device)
@@ -63,8 +65,10 @@ class InputStatistics:
         else:
             self._add_wide(scaled(inputs[rest].float(), weights[rest]))
         self._held.append(scaled(inputs[outliers].double(), weights[outliers].double()))
+        self._kept = None
         if sum(map(len, self._held)) > HELD:
-            self._sum_sinks()
+            self._sink_sum = self._summed_sinks()
+            self._held.clear()
         self._rest_weight += (weights * rest).sum(dtype=torch.float64)
         self._sink_weight += (weights * sinks).sum(dtype=torch.float64)
         self._rest_count += rest.sum()
@@ -74,7 +78,7 @@ class InputStatistics:
         if not self.full:
             self._rest += inputs.square().sum(0)
             return
-        for start in range(0, inputs.shape[1], PANEL):  # the upper triangle alone; `_sums` mirrors it
+        for start in range(0, inputs.shape[1], PANEL):  # the upper triangle alone; `_mirrored` has both
             panel = inputs[:, start : start + PANEL]
             self._rest[start : start + PANEL, start:].addmm_(panel.T, inputs[:, start:])
 
@@ -94,24 +98,27 @@ class InputStatistics:
                 for part in weighted(tokens[:, start : start + TENSOR_PANEL], heavy):
                     target += narrow_product(part.T, tokens[:, start:])
 
-    def _sum_sinks(self) -> None:
-        """Many rows in one product, because the sum is far larger than they are."""
-        if self._held:
-            rows = torch.cat(self._held)
-            self._held.clear()
-            if self.full:
-                self._sink_sum.addmm_(rows.T, rows)
-            else:
-                self._sink_sum += rows.square().sum(0)
+    def _summed_sinks(self) -> torch.Tensor:
+        """Many rows in one product, because the sum is far larger than they are; in place where there is a sum."""
+        total = torch.zeros_like(self._rest, dtype=torch.float64) if self._sink_sum is None else self._sink_sum
+        if not self._held:
+            return total
+        rows = torch.cat(self._held)
+        return total.addmm_(rows.T, rows) if self.full else total.add_(rows.square().sum(0))
 
     @property
     def _sink(self) -> torch.Tensor:
-        self._sum_sinks()
-        return self._sink_sum
+        """The sinks' sum in fp64; that of few is not kept, since it would lie beside the factor."""
+        total = self._summed_sinks()
+        few = self._sink_sum is None and sum(map(len, self._held)) * FEW < total.shape[-1]
+        if not (self.full and few):
+            self._sink_sum = total
+            self._held.clear()
+        return total
 
-    def _sums(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Σ w x xᵀ of the tokens that are no sinks, in a tensor of its own, and of the sinks, in fp64."""
-        return self._rest.triu().add_(self._rest.triu(1).T).double(), self._sink
+    def _mirrored(self) -> torch.Tensor:
+        """Σ w x xᵀ of the tokens that are no sinks, fp64, in a tensor of its own."""
+        return self._rest.triu().add_(self._rest.triu(1).T).double()
 
     def _weight(self) -> torch.Tensor:
         return self._rest_weight if self.sinks == Sinks.exclude else self._rest_weight + self._sink_weight
@@ -137,10 +144,10 @@ class InputStatistics:
 
     def gram(self) -> torch.Tensor:
         """G, fp64 [in, in], with or without sinks as the option says."""
-        rest, sink = self._sums()
+        total = self._mirrored()
         if self.sinks != Sinks.exclude:
-            rest += sink  # in place: at 18,944 inputs each copy takes 2.9 GB
-        return rest.div_(self._weight())
+            total += self._sink  # in place: at 18,944 inputs each copy takes 2.9 GB
+        return total.div_(self._weight())
 
     def diagonal(self) -> torch.Tensor:
         """The diagonal of G, fp64 [in]."""
@@ -148,9 +155,17 @@ class InputStatistics:
         return self._combined(rest, sink)
 
     def _diagonals(self) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.full:
-            return self._rest.diagonal().double(), self._sink.diagonal()
-        return self._rest, self._sink
+        rest = self._rest.diagonal().double() if self.full else self._rest
+        return rest, self._sink_diagonal()[0]
+
+    def _sink_diagonal(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The diagonal of the sinks' sum, fp64 [in], and its trace [], both kept in place of a matrix that is not."""
+        if not self.full:
+            return self._sink, self._sink.sum()
+        if self._kept is None:
+            diagonal = self._sink.diagonal()
+            self._kept = diagonal.clone(), diagonal.sum()  # a copy's sum may end in another digit
+        return self._kept
 
     def damping_basis(self) -> float:
         """The mean of G's diagonal, which damping is a share of; without the sinks under `undamped`."""
@@ -165,13 +180,13 @@ class InputStatistics:
 
     def sink_report(self) -> dict[str, float]:
         """How many tokens were sinks, and their share of Σ w ‖x‖²."""
-        energies = [diagonal.sum() for diagonal in self._diagonals()]
+        energies = self._diagonals()[0].sum(), self._sink_diagonal()[1]
         rest, sink, count = torch.stack([*energies, self._sink_count.double()]).tolist()
         return {"sinks": int(count), "sink_energy_share": sink / (rest + sink) if rest + sink else 0.0}
 
     def relative_errors(self, weight: torch.Tensor, pruned: torch.Tensor) -> dict[str, float | None]:
         """‖WX − ŴX‖² / ‖WX‖² over all tokens and over those that are no sinks, both weights fp32 [out, in]."""
-        rest, sink = self._sums()
+        rest, sink = self._mirrored(), self._sink
         change = weight - pruned
         errors = {}
         for key, gram in (("relative_error", rest + sink), ("relative_error_without_sinks", rest)):
