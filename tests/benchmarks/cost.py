@@ -218,12 +218,10 @@ def random_model(shape: Shape, blocks: int, device: torch.device) -> LoadedModel
 
 def handover(child: Child, loaded: LoadedModel) -> float:
     """Seconds to bring the model's linears into the engine, as a cell does; the second time, when all is imported."""
-
     server = Server({}, 0, None, children=[child], near=[child])
 
     def bring() -> None:
-        weights_fingerprint(loaded.model)
-        put_in(loaded.model, server)
+        put_in(loaded.model, server, weights_fingerprint(loaded.model))
 
     bring()
     return timed(bring)[0]

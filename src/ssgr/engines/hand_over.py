@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 RIGID = ("AttributeError", "NotImplementedError")  # what a vLLM says that takes no weights while it runs
 
 
-def put_in(model: PreTrainedModel, server: Server) -> str | None:
-    """Puts the model's linears into the running children; why not, where these take none.
+def put_in(model: PreTrainedModel, server: Server, fingerprint: str) -> str | None:
+    """Puts the model's linears, which have this fingerprint, into the running children; why not, where these take none.
 
     Experts are never put in: once loaded, vLLM from 0.20 on may lay them out for its kernels (up before gate), and
     what is loaded again is written in the checkpoint's layout, to be read wrong in silence (its issue 42821).
@@ -33,36 +33,32 @@ def put_in(model: PreTrainedModel, server: Server) -> str | None:
         return "a mixture of experts"
     weights = {f"{name}.weight": linear.weight.data for name, linear in model_linears(model).items()}
     try:
-        served = on_card(weights, server)
+        served = on_card(weights, server, fingerprint)
         through_host(weights, [child for child in server.children if child not in served])
     except ChildFailed as error:
-        if not is_rigid(error):
+        if not any(kind in str(error) for kind in RIGID):
             raise
         return str(error)
     return None
 
 
-def is_rigid(error: Exception) -> bool:
-    return isinstance(error, ChildFailed) and any(kind in str(error) for kind in RIGID)
-
-
-def on_card(weights: dict[str, Tensor], server: Server) -> list[Child]:
+def on_card(weights: dict[str, Tensor], server: Server, fingerprint: str) -> list[Child]:
     """Lets the children on the model's card read its weights there; those that have. Tried once where it cannot be.
 
-    Weights that wait in host memory (model.offload) are not there to be read.
+    Whatever goes wrong on this way says nothing of the other one. Weights that wait in host memory (model.offload) are
+    not there to be read.
     """
     if not all(weight.is_cuda for weight in weights.values()):
         return []
     try:
-        for child in server.near:
-            child.send("take", handles=card_memory.handles(weights))
+        shared = [card_memory.handles(weights) for _ in server.near]  # all, before any child is asked
+        for child, handles in zip(server.near, shared, strict=True):
+            child.send("take", handles=handles, fingerprint=fingerprint)
         errors = [error for child in server.near if (error := failure(child))]
         if errors:
             raise errors[0]
     except (RuntimeError, ChildFailed) as error:
-        if is_rigid(error):
-            raise
-        say(f"this card's memory is not shared between processes ({first_line(error)}): weights take the host's")
+        say(f"weights on this card are not shared between processes ({first_line(error)}): they go through the host")
         server.near = []
     return server.near
 

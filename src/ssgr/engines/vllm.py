@@ -248,7 +248,7 @@ class VllmEngine(Engine):
         if server.weights == wanted:
             return server
         server.weights = None  # until all replicas have them
-        refusal = put_in(self.loaded.model, server)
+        refusal = put_in(self.loaded.model, server, wanted)
         if refusal is not None:
             say(f"vLLM {self.identity['vllm']} takes no new weights while it runs ({refusal}): it is started anew")
             return self._start_anew(Server(server.key, server.max_model_len, wanted))

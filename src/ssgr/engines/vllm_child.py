@@ -26,11 +26,11 @@ class WorkerExtension:
         self.get_model().load_weights(read_part(path, places))
         torch.cuda.synchronize()  # the memory is written anew as soon as this returns
 
-    def ssgr_take(self, handles: list[card_memory.Handle]) -> None:
+    def ssgr_take(self, handles: list[card_memory.Handle], fingerprint: str) -> None:
         """Copies what another process has on this card over the parameters of the names."""
         import torch
 
-        self.get_model().load_weights(card_memory.opened(handles))
+        self.get_model().load_weights(card_memory.opened(handles, fingerprint))
         torch.cuda.synchronize()
 
 
@@ -52,9 +52,9 @@ class Server:
         self._put("ssgr_load", path, places)
         yield
 
-    def take(self, handles: list[card_memory.Handle]) -> Iterator[None]:
+    def take(self, handles: list[card_memory.Handle], fingerprint: str) -> Iterator[None]:
         """The same with weights that lie on this card."""
-        self._put("ssgr_take", handles)
+        self._put("ssgr_take", handles, fingerprint)
         yield
 
     def _put(self, method: str, *arguments: Any) -> None:

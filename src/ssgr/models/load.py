@@ -20,6 +20,7 @@ from ssgr.config import ModelConfig
 from ssgr.errors import UserError, first_line
 from ssgr.models.blocks import model_linears
 from ssgr.models.files import check_folder, context_length, fetch_model_dir, is_gguf, resolve_model_dir, weights_hash
+from ssgr.models.fingerprint import fingerprint
 from ssgr.models.gguf_tokenizer import gguf_tokenizer
 from ssgr.models.offload import offload_blocks
 from ssgr.models.precision import cast_parameters, is_slow
@@ -177,12 +178,5 @@ def refuse_states(model: PreTrainedModel) -> None:
 
 
 def weights_fingerprint(model: PreTrainedModel) -> str:
-    """A hash of the prunable weights as they stand, cheap enough for every cell: sums over each matrix' bits."""
-    sums = []
-    for linear in model_linears(model).values():
-        for rows in linear.weight.data.split(1024):  # in chunks: integers of 64 bits are four times as large
-            bits = rows.view({2: torch.int16, 4: torch.int32}[rows.element_size()]).long()
-            columns = torch.arange(1, bits.shape[1] + 1, device=bits.device)
-            lines = torch.arange(1, bits.shape[0] + 1, device=bits.device)
-            sums += [bits.sum(), ((bits * columns).sum(1) * lines).sum()]
-    return cache.content_hash(torch.stack(sums).tolist() if sums else [])  # the device is waited for once
+    """A hash of the prunable weights as they stand."""
+    return fingerprint(linear.weight.data for linear in model_linears(model).values())
