@@ -136,6 +136,7 @@ class VllmEngine(Engine):
             server = self._server(longest + max(sampling.max_new_tokens, self.longest))
             server = self._with_weights(server)
             shares = [range(start, len(prompts), len(server.children)) for start in range(len(server.children))]
+            before = time.monotonic()  # not later: a child may have answered before we go on
             for child, share in zip(server.children, shares, strict=True):
                 child.send(
                     "generate",
@@ -144,7 +145,6 @@ class VllmEngine(Engine):
                     sampling=self._sampling(sampling),
                     repetition=REPETITION if self.config.repetition_detection else None,
                 )
-            before = time.monotonic()
             for number, (now, part) in answers(server.children):
                 # The child's clock is ours, and its work goes on while what came before is graded and stored.
                 self.seconds, before = self.seconds + max(0.0, now - before), max(before, now)
