@@ -274,6 +274,15 @@ def test_replicas_that_share_a_card_share_its_memory(engine_of, tmp_path, monkey
         engine_of(data_parallel_size=2, replicas_per_card=2, gpu_memory_utilization=0.8).generate([[1]], [0], GREEDY)
 
 
+@pytest.mark.parametrize(
+    ("rows", "eager", "asked"),
+    [(512, False, "None"), (1024, False, "{'max_cudagraph_capture_size': 1024}"), (1024, True, "None")],
+)
+def test_every_batch_that_may_run_has_a_graph(engine_of, tmp_path, rows, eager, asked):
+    engine_of(max_num_seqs=rows, enforce_eager=eager).generate([[1]], [0], GREEDY)
+    assert f"to be compiled with {asked}\n" in logs(tmp_path)
+
+
 def test_what_is_finished_before_a_crash_is_handed_over_and_the_crash_is_one_line(engine_of, monkeypatch, tmp_path):
     engine, seen = engine_of(max_num_seqs=1), []
     with pytest.raises(CellError, match=r"vLLM's process ended \(killed by signal 9\); its log: .*vllm-.*log"):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 STORED_ROWS = 256
 ROUND = 1024  # max_model_len is a multiple of this, so that a slightly longer prompt needs no new start
 REPETITION = {"max_pattern_size": 64, "min_pattern_size": 1, "min_count": 16}  # what counts as a loop, in tokens
+GRAPHED = 512  # completions at a time up to which vLLM captures CUDA graphs by itself: beyond, it launches each kernel
 WORKING_SHARE = 0.25  # of a replica's memory: activations, logits and CUDA graphs, where several share a card
 START_PATIENCE = 1800.0  # seconds: a large model from a slow disk, and compiling
 ENVIRONMENT = {  # one process where one card will do, nothing sent home, no compiler that takes minutes
@@ -199,6 +200,8 @@ class VllmEngine(Engine):
             "max_model_len": server.max_model_len,
             "enforce_eager": config.enforce_eager,
         }
+        if config.max_num_seqs > GRAPHED and not config.enforce_eager:
+            options["compilation_config"] = {"max_cudagraph_capture_size": config.max_num_seqs}
         if config.replicas_per_card > 1:
             options["kv_cache_memory_bytes"] = self._cache_bytes(share)
         size = config.tensor_parallel_size

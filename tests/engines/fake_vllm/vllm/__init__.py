@@ -23,6 +23,7 @@ OPTIONS = {  # of vLLM's that we use; it refuses others
     "max_num_seqs",
     "max_model_len",
     "enforce_eager",
+    "compilation_config",
     "kv_cache_memory_bytes",
     "worker_extension_cls",
 }
@@ -61,6 +62,7 @@ class LLM:
         self.worker = type("Worker", (getattr(import_module(module), name),), {"get_model": self.model})()
         card, cache = os.environ["CUDA_VISIBLE_DEVICES"], options.get("kv_cache_memory_bytes")
         print("started", sorted(options), "on card", card, "with", cache, "bytes", flush=True)
+        print("to be compiled with", options.get("compilation_config"), flush=True)
 
     def model(self, *_):
         return self.llm_engine
