@@ -163,8 +163,10 @@ def caption(groups: Sequence[Group], found: Sequence[Contrast]) -> str:
     matched = ", ".join(dict.fromkeys(f"{group.axis} by {group.balance}" for group in groups if group.balance))
     parts = [
         "**Contrasts that were fixed beforehand.**",
-        *dict.fromkeys(map(captions.measured_on, arms)),
-        *dict.fromkeys(map(captions.how, arms)),
+        *(
+            f"{capital(group.axis)} ({group.which}), {captions.measured_on(group.arms)} {captions.how(group.arms)}"
+            for group in groups
+        ),
         f"Discs: selections that were matched ({matched});" * bool(matched),
         "squares: unmatched ones." if matched else "Squares: selections that were not matched.",
         f"Thin bars: {how}; thick bars: 90 % intervals, made alike.",
