@@ -81,8 +81,13 @@ def trend(arms: Sequence[str], estimate: Estimate, measure: Measure, adjusted: f
     return f"Trend over {order} in {measure.title}: {numbers}: {measure.name} {way} on average{scope(estimate)}."
 
 
-def inverted_u(arms: Sequence[str], test: InvertedU, measure: Measure, adjusted: float | None = None) -> str:
-    """`arms` are the names of low, middle and high. Where lower is better the shape is a U, and called so."""
+def inverted_u(
+    arms: Sequence[str], test: InvertedU, measure: Measure, adjusted: float | None = None, elsewhere: bool = True
+) -> str:
+    """`arms` are the names of low, middle and high. Where lower is better the shape is a U, and called so.
+
+    `elsewhere`: whether both leads hold in held-out bins like neither arm; else a shape that is shown does not count.
+    """
     low, middle, high = arms
     if test.better != measure.better:
         raise ValueError(f"tested with {test.better} as better, while of {measure.name} {measure.better} is")
@@ -95,6 +100,10 @@ def inverted_u(arms: Sequence[str], test: InvertedU, measure: Measure, adjusted:
     numbers = f"{sides}, {which} {p_text(p, test.rise.level)} ({drawn(test.rise, test.fall)})"
     if p < test.rise.level:
         found = f"{measure.name} is better for {middle} than for {low} and for {high}{scope(test.rise, test.fall)}"
+        if not elsewhere:
+            found += (
+                ", on average; in held-out bins that belong to neither not both leads hold, so that it does not count"
+            )
         return f"{capital(shape)} shown in {measure.title}: {numbers}: {found}."
     before = before_holm(test.p, test.rise.level) if test.shown else ""
     return f"No {shape} shown in {measure.title}: {numbers}{before}."
@@ -116,7 +125,7 @@ def shares(parts: Mapping[str, Components], measure: Measure) -> str:
     about = "; ".join(f"{problems:,} problems, {seeds_text([seeds])}" for problems, seeds in sorted(counts))
     return (
         f"Where the variance of an arm's mean {measure.name} comes from, estimated ({about}): {'; '.join(arms)}; "
-        "the rest is seed × problem and sampling."
+        "the rest is seed × problem and sampling. What all arms find hard or easy is gone from their differences."
     )
 
 

@@ -173,7 +173,7 @@ def caption(groups: Sequence[Group], found: Sequence[Contrast]) -> str:
         f"Shaded: the margin, {margins(groups)}.",
         "Better, worse: a difference is shown (p below 0.05, Holm-adjusted over the figure's "
         f"{len(found)} comparisons);",
-        "equivalent: none is, and the 90 % interval lies inside the margin (two one-sided tests at 5 %);",
+        "equivalent: none is, and the 90 % interval lies inside the margin (two one-sided tests at 5 %, uncorrected);",
         "else not resolved.",
         f"{captions.KL_OF_WHAT} {AT_HOME}" * any(one.has_kl for one in arms),
     ]

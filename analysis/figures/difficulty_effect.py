@@ -14,7 +14,7 @@ def tests(family: findings.Family, arms: Arms) -> list[str]:
     names = [arm.values["difficulty"] for arm in bins]
     for measure in plotted.measures(arms):
         family.trend(names, [arm.measure(measure) for arm in bins], findings.MEASURES[measure])
-    return findings.home_advantage(arms, "difficulty", names[-1], names[0])
+    return findings.signs([findings.home_advantage(arms, "difficulty", names[-1], names[0])])
 
 
 @FIGURES.register("difficulty_effect")

@@ -11,7 +11,7 @@ from analysis.arms import Arm, Arms
 from analysis.figures import plotted
 from analysis.figures.matrix import HELD_OUT_BINS
 from analysis.stats import Estimate
-from analysis.verdicts import ACCURACY, KL, Measure
+from analysis.verdicts import ACCURACY, KL, Measure, SignCheck
 
 MEASURES = {"accuracy": ACCURACY, "kl": KL}
 OWN = ("self_generated", "traces")  # the model's own, from here or from a store
@@ -51,9 +51,11 @@ class Family:
         estimate = stats.trend(arms)
         self._add([estimate.p], lambda p: verdicts.trend(names, estimate, measure, p[0]))
 
-    def inverted_u(self, names: Sequence[str], arms: Sequence[np.ndarray], measure: Measure) -> None:
+    def inverted_u(
+        self, names: Sequence[str], arms: Sequence[np.ndarray], measure: Measure, elsewhere: bool = True
+    ) -> None:
         test = stats.inverted_u(*arms, better=measure.better)
-        self._add([test.p], lambda p: verdicts.inverted_u(names, test, measure, p[0]))
+        self._add([test.p], lambda p: verdicts.inverted_u(names, test, measure, p[0], elsewhere))
 
     def sentences(self) -> list[str]:
         adjusted, sentences = stats.holm(self._p), []
@@ -126,16 +128,20 @@ def shares(arms: Arms, name: Callable[[Arm], str]) -> list[str]:
     return told
 
 
-def home_advantage(arms: Arms, factor: str, first: str, second: str) -> list[str]:
-    """Whether first − second in KL has one sign in the held-out bins of `factor` that belong to neither."""
+def home_advantage(arms: Arms, factor: str, first: str, second: str) -> SignCheck | None:
+    """Whether first − second in KL has one sign in held-out bins of `factor` that belong to neither; None: no KL."""
     pair = [arms.find(**{factor: name}) for name in (first, second)]
     if not arms.has_kl or None in pair or arms.held_out is None:
-        return []
+        return None
     bins = [name for name in HELD_OUT_BINS[factor] if (arms.held_out[factor] == name).any()]
     inside = [(arms.held_out[factor] == name).to_numpy() for name in bins]
     matrix = np.array([[arm.kl[:, columns].mean() for columns in inside] for arm in pair])
     overall = float(pair[0].kl.mean() - pair[1].kl.mean())
-    return [verdicts.signs(verdicts.same_sign(matrix, (first, second), bins, first, second, overall), KL)]
+    return verdicts.same_sign(matrix, (first, second), bins, first, second, overall)
+
+
+def signs(checks: Sequence[SignCheck | None]) -> list[str]:
+    return [verdicts.signs(check, KL) for check in checks if check is not None]
 
 
 def rank_correlation(pairs: Sequence[tuple[float, float]], first: str, second: str, over: str) -> list[str]:
@@ -152,4 +158,5 @@ def kl_and_accuracy(runs: pd.DataFrame, which: str = "") -> list[str]:
     """Over own-trace cells alone, each once: KL is no judge between sources. `which` says more of the cells."""
     own = runs[runs["calibration"].isin(OWN)].drop_duplicates(["cell", "task"])
     pairs = list(zip(own["kl"], own["accuracy"], strict=True))
-    return rank_correlation(pairs, "KL", "accuracy", f"cells calibrated on own traces{which}")
+    told = rank_correlation(pairs, "KL", "accuracy", f"cells calibrated on own traces{which}")
+    return [f"{line} (At −1 a lower KL always goes with a higher accuracy.)" for line in told]

@@ -12,9 +12,11 @@ def tests(family: findings.Family, arms: Arms) -> list[str]:
     if len(bins) != 3:
         return [f"The inverted U needs three bins of length, not {len(bins)}: not tested."]
     names = [arm.values["length"] for arm in bins]
+    checks = [findings.home_advantage(arms, "length", names[1], end) for end in (names[0], names[2])]
     for measure in plotted.measures(arms):
-        family.inverted_u(names, [arm.measure(measure) for arm in bins], findings.MEASURES[measure])
-    return [line for end in (names[0], names[2]) for line in findings.home_advantage(arms, "length", names[1], end)]
+        elsewhere = measure == "accuracy" or all(check is not None and check.sign for check in checks)
+        family.inverted_u(names, [arm.measure(measure) for arm in bins], findings.MEASURES[measure], elsewhere)
+    return findings.signs(checks)
 
 
 @FIGURES.register("length_effect")

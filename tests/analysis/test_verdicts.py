@@ -126,6 +126,8 @@ def test_where_lower_is_better_the_shape_is_a_u_and_the_wrong_side_is_refused():
     )
     with pytest.raises(ValueError, match="of accuracy higher is"):
         verdicts.inverted_u(LENGTHS, test, ACCURACY)
+    home = verdicts.inverted_u(LENGTHS, test, KL, elsewhere=False)
+    assert home.startswith("U shown") and home.endswith("not both leads hold, so that it does not count.")
 
 
 def test_shares_say_which_is_which():
@@ -135,7 +137,7 @@ def test_shares_say_which_is_which():
         """Where the variance of an arm's mean accuracy comes from, estimated (1,000 problems, 4 seeds):
         easy: problems 70 %, calibration seeds 20 %, rest 10 %;
         hard: problems 100 %, calibration seeds 0 % (none found), rest < 1 %;
-        the rest is seed × problem and sampling.""",
+        the rest is seed × problem and sampling. What all arms find hard or easy is gone from their differences.""",
     )
     assert "hard: it does not vary" in verdicts.shares({"hard": Components(0, 0, 0, 10, 2)}, KL)
 
