@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.comparable import SETTINGS, common_seeds, groups, refuse_duplicates, refuse_mixtures
+from analysis.dense import Dense, dense_model, held_out_bins, numbered
 from ssgr.errors import UserError
 
 NOWHERE = np.array([], int)  # places of a cell that a table does not hold
@@ -73,19 +74,6 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Dense:
-    """The dense model: its accuracy with the standard error over problems, from `repeats` samples of each, and,
-    where a divergence table tells it, the accuracy of each problem [problems]."""
-
-    value: float
-    se: float
-    repeats: int
-    mean_tokens: float
-    truncated: float
-    accuracy: np.ndarray | None
-
-
-@dataclass(frozen=True)
 class Arms:
     """Arms in the order in which they are drawn, the dense model beside them, and what all of them have in common.
 
@@ -131,7 +119,8 @@ def gather(data: Data, by: Sequence[str], within: dict[str, Any] | None = None) 
     """The arms of these runs, told apart by the columns `by`; `within` keeps rows with these values first.
 
     Raises UserError, one line, where there is no pruned cell, where cells differ in anything but `by` and the seed,
-    where two cells are the same arm and seed, where problems differ, and where the arms share no calibration seed.
+    where two cells are the same arm and seed, where problems differ, where the arms share no calibration seed, and
+    where a seed's arms were compared with different dense evaluations.
     Cells that measured the divergence alone give arms without accuracy.
     """
     runs = data.runs
@@ -159,7 +148,10 @@ def gather(data: Data, by: Sequence[str], within: dict[str, Any] | None = None) 
     arms = [build(group, by, outcomes, divergence) for group in groups(runs, by)]
     common = {column: sole(runs[column]) for column in SETTINGS if column not in by}
     common |= {column: sole(runs[column]) for column in ("problems", "repeats", "study")}
-    return Arms(arms, dense_model(runs, divergence, study, notes), problems, common, bins(data, runs, problems), notes)
+    rates = None if divergence is None else divergence["pass_rate"]
+    dense = dense_model(runs, rates, numbered(runs, rates, study, notes), study, notes)
+    held_out = held_out_bins(rows_of(data.divergence, runs), problems)
+    return Arms(arms, dense, problems, common, held_out, notes)
 
 
 def build(group: pd.DataFrame, by: Sequence[str], outcomes: dict | None, divergence: dict | None) -> Arm:
@@ -218,40 +210,6 @@ def shared_problems(frame: pd.DataFrame, study: str) -> pd.Index:
             f"({least} has {counts.min()}, {most} has {counts.max()}, all together {frame.shape[1]})"
         )
     return frame.columns
-
-
-def dense_model(runs: pd.DataFrame, divergence: dict | None, study: str, notes: list[str]) -> Dense:
-    row = runs.iloc[0]
-    known = {name: row[f"dense_{name}"] for name in ("accuracy", "accuracy_se", "repeats", "mean_tokens", "truncated")}
-    if runs["dense_accuracy"].dropna().nunique() > 1:
-        raise UserError(f"{study}: the cells were compared with different dense evaluations")
-    rates = None
-    if divergence is None:
-        notes.append("no divergence table: the dense model is known by its mean alone, so nothing is paired with it")
-    else:
-        rates = divergence["pass_rate"].to_numpy(float)
-        if np.ptp(rates, axis=0).max() > 1e-6:
-            raise UserError(f"{study}: the cells were compared with different dense evaluations")
-        rates = rates[0]
-    if pd.isna(known["accuracy"]):
-        raise UserError(f"{study}: {row['cell']} does not say how accurate the dense model is")
-    repeats = 0 if pd.isna(known["repeats"]) else int(known["repeats"])
-    return Dense(
-        float(known["accuracy"]),
-        float(known["accuracy_se"]),
-        repeats,
-        float(known["mean_tokens"]),
-        float(known["truncated"]),
-        rates,
-    )
-
-
-def bins(data: Data, runs: pd.DataFrame, problems: pd.Index) -> pd.DataFrame | None:
-    """difficulty and length of each held-out problem, in the arrays' order."""
-    table = rows_of(data.divergence, runs)
-    if table.empty:
-        return None
-    return table.drop_duplicates("problem_id").set_index("problem_id").loc[problems, ["difficulty", "length"]]
 
 
 def sole(values: pd.Series) -> Any:

@@ -197,3 +197,37 @@ def test_bins_stand_in_their_order_whatever_they_are_called():
     assert sorted(lengths, key=lambda name: rank("length", name)) == ["all", "short", "moderate", "long"]
     tokens = ["tokens1000to2000", "tokens100to900"]
     assert sorted(tokens, key=lambda name: rank("length", name)) == ["tokens100to900", "tokens1000to2000"]
+
+
+def drawn_anew(data, rows):
+    """The same data, but the dense model evaluated anew for these rows of the divergence tables: other rates and bins."""
+    table = data.divergence.copy()
+    table.loc[rows, "pass_rate"] = 1 - table.loc[rows, "pass_rate"]
+    table.loc[rows & (table["problem_id"] == table["problem_id"].iloc[0]), "difficulty"] = "never"
+    return Data(data.runs, data.samples, table)
+
+
+def test_another_dense_evaluation_for_some_seeds_of_all_arms_is_one_of_several(difficulty):
+    late = difficulty.divergence["cell"].isin(difficulty.runs.loc[difficulty.runs["seed"] == 2, "cell"])
+    arms, before = (gather(data, ("difficulty",)) for data in (drawn_anew(difficulty, late), difficulty))
+    rates = Problems().pass_rate
+    assert arms.dense.accuracy == pytest.approx(np.full(60, 0.5)) and arms.dense.repeats == 16
+    assert arms.dense.se == pytest.approx(0.0, abs=1e-12)
+    assert (arms.held_out["difficulty"] == "").tolist() == [True] + [False] * 59
+    assert "evaluated 2 times (for calibration seeds 0, 1; 2)" in arms.notes[0] and len(arms.notes) == 1
+    for one, other in zip(arms, before, strict=True):
+        assert np.array_equal(one.kl, other.kl) and np.array_equal(one.accuracy, other.accuracy)
+    assert before.dense.accuracy.tolist() == rates.tolist()
+
+
+def test_another_dense_evaluation_for_an_arm_or_for_what_has_no_seed_is_refused(difficulty):
+    hard = difficulty.divergence["cell"].isin(difficulty.runs.loc[difficulty.runs["difficulty"] == "hard", "cell"])
+    with pytest.raises(UserError, match="different dense evaluations"):
+        gather(drawn_anew(difficulty, hard), ("difficulty",))
+    late = difficulty.divergence["cell"].isin(difficulty.runs.loc[difficulty.runs["seed"] == 2, "cell"])
+    data = drawn_anew(difficulty, late)
+    runs = data.runs.copy()
+    runs.loc[runs["difficulty"] == "all", "seed"] = np.nan
+    runs = runs[(runs["difficulty"] != "all") | ~runs["difficulty"].duplicated()]
+    with pytest.raises(UserError, match="different dense evaluations"):
+        gather(Data(runs, data.samples, data.divergence), ("difficulty",))
