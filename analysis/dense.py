@@ -92,7 +92,7 @@ def numbered(runs: pd.DataFrame, rates: pd.DataFrame | None, study: str, notes: 
     seeds = [", ".join(f"{seed:.0f}" for seed in sorted(set(part))) for _, part in runs["seed"].groupby(numbers)]
     notes.append(
         f"the dense model was evaluated {len(seeds)} times (for calibration seeds {'; '.join(seeds)}): its accuracy is "
-        f"the mean, KL is that from each seed's own answers, and held-out problems that end in different bins are in none"
+        f"the mean, KL is that from each seed's own answers, and held-out problems whose bins differ are in none"
     )
     return numbers
 
