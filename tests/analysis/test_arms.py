@@ -200,7 +200,7 @@ def test_bins_stand_in_their_order_whatever_they_are_called():
 
 
 def drawn_anew(data, rows):
-    """The same, but with the dense model evaluated anew for these rows of the divergence tables: other rates and bins."""
+    """The same, but the dense model was evaluated anew for these rows of the divergence tables."""
     table = data.divergence.copy()
     table.loc[rows, "pass_rate"] = 1 - table.loc[rows, "pass_rate"]
     table.loc[rows & (table["problem_id"] == table["problem_id"].iloc[0]), "difficulty"] = "never"
