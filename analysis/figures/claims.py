@@ -100,7 +100,7 @@ def draw_model(figure: "FigureBase", table: pd.DataFrame, measures: Sequence[str
         for _, row in part.iterrows():
             draw_contrast(axes, row, places[row["arm"]] + offset(table, row["matched"]))
         reach = pd.concat([part["low"], part["high"], part["margin"], -part["margin"]])
-        panels.linear_axis(axes, "x", reach.min(), reach.max())
+        panels.linear_axis(axes, "x", reach.min(), reach.max(), steps=4)
         panels.title(axes, measure, "x")
         axes.set_xlabel("better →" if findings.MEASURES[measure].better == "higher" else "← better")
         axes.tick_params(axis="y", length=0)

@@ -95,22 +95,24 @@ def value_axis(axes: "Axes", rows: pd.DataFrame, which: str) -> bool:
     return False
 
 
-def linear_axis(axes: "Axes", which: str, low: float, high: float, room: float = 0.06) -> None:
-    """Limits with room on both sides, and few round ticks."""
+def linear_axis(
+    axes: "Axes", which: str, low: float, high: float, room: float = 0.06, steps: int | None = None
+) -> None:
+    """Limits with room on both sides, and few round ticks, at most `steps` apart."""
     margin = room * (high - low) or 0.1 * abs(high) or 1.0
     _limits(axes, which, low - margin, high + margin)
-    _ticks(axes, which)
+    _ticks(axes, which, steps or (5 if which == "x" else 7))
 
 
 def _limits(axes: "Axes", which: str, low: float, high: float) -> None:
     (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
 
 
-def _ticks(axes: "Axes", which: str) -> None:
+def _ticks(axes: "Axes", which: str, steps: int) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(MaxNLocator(5 if which == "x" else 7, steps=[1, 2, 5, 10]))
+    axis.set_major_locator(MaxNLocator(steps, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(round(value, 10))))
 
 
