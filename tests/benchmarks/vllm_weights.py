@@ -22,7 +22,7 @@ from engines import arguments, composed, timed
 from ssgr import stages
 from ssgr.cell import describe
 from ssgr.engines.base import Sampling
-from ssgr.engines.vllm import VllmEngine, close_server
+from ssgr.engines.vllm import VllmEngine, close_server, running_server
 from ssgr.models.blocks import model_linears
 from ssgr.models.save import save_checkpoint
 from ssgr.pruning.loop import prune_model
@@ -70,6 +70,7 @@ def weights(cell, engine, prompts, given, checkpoint, found) -> None:
     for name, linear in model_linears(loaded.model).items():
         linear.weight.data.copy_(dense[name])
     again = greedy(engine, prompts, given.tokens, "dense weights brought", found)
+    found["way"] = "on the card" if running_server().near else "through host memory"
     found["seeds"] = seeds(engine, prompts, given.tokens)
     found["speed"] = speed(engine, prompts, given) if given.sampled else []
     log = engine._logs()[0].read_text(errors="replace")
@@ -127,7 +128,9 @@ def speed(engine, prompts, given):
 
 
 def show(found) -> None:
-    print(f"{found['device']}, vLLM {found['vllm']}, model runner {found['model_runner']}")
+    print(
+        f"{found['device']}, vLLM {found['vllm']}, model runner {found['model_runner']}; weights brought {found['way']}"
+    )
     for name, seconds in found["seconds"].items():
         print(f"{seconds:8.2f} s  one token: {name}")
     for name, count in (found["equal"] | found["seeds"]).items():
