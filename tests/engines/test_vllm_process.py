@@ -18,6 +18,7 @@ from ssgr.engines import vllm
 from ssgr.engines.base import Sampling
 from ssgr.engines.vllm import VllmEngine
 from ssgr.errors import CellError, UserError
+from ssgr.models import blocks, load  # now: what is first imported while a test has patched it keeps the patch
 
 FAKE = Path(__file__).parent / "fake_vllm"
 GREEDY = Sampling(0.0, 1.0, 8)
@@ -59,9 +60,8 @@ class Qwen3MoeExperts(torch.nn.Module):
 
 @pytest.fixture
 def engine_of(tmp_path, monkeypatch):
-    monkeypatch.setattr("ssgr.models.blocks.model_linears", lambda model: {"block.linear": model.linear})
-    monkeypatch.setattr("ssgr.models.load.model_linears", lambda model: {"block.linear": model.linear})
-
+    for module in (blocks, load):
+        monkeypatch.setattr(module, "model_linears", lambda model: {"block.linear": model.linear})
     save_file({"block.linear.weight": Linears(1.0).linear.weight}, tmp_path / "model.safetensors")
 
     def build(longest=8, hash_="w", **options):
