@@ -87,7 +87,8 @@ def numbered(runs: pd.DataFrame, rates: pd.DataFrame | None, study: str, notes: 
     if numbers.max() == 0:
         return numbers
     shared = runs["seed"].notna().all() and (numbers.groupby(runs["seed"]).nunique() == 1).all()
-    if rates is None or not shared:
+    told = pd.Series([cell in keys for cell in cells], index=runs.index).groupby(numbers).any()
+    if not shared or not told.all():  # one that no table tells problem by problem is averaged with no other
         raise UserError(f"{study}: the cells were compared with different dense evaluations")
     seeds = [", ".join(f"{seed:.0f}" for seed in sorted(set(part))) for _, part in runs["seed"].groupby(numbers)]
     notes.append(

@@ -225,6 +225,9 @@ def test_another_dense_evaluation_for_an_arm_or_for_what_has_no_seed_is_refused(
     with pytest.raises(UserError, match="different dense evaluations"):
         gather(drawn_anew(difficulty, hard), ("difficulty",))
     late = difficulty.divergence["cell"].isin(difficulty.runs.loc[difficulty.runs["seed"] == 2, "cell"])
+    untold = difficulty.runs.assign(dense_accuracy=difficulty.runs["dense_accuracy"] + (difficulty.runs["seed"] == 2))
+    with pytest.raises(UserError, match="different dense evaluations"):
+        gather(Data(untold, difficulty.samples, difficulty.divergence[~late]), ("difficulty",))
     data = drawn_anew(difficulty, late)
     runs = data.runs.copy()
     runs.loc[runs["difficulty"] == "all", "seed"] = np.nan

@@ -21,8 +21,9 @@ from engines import arguments, composed, timed
 
 from ssgr import stages
 from ssgr.cell import describe
+from ssgr.engines import vllm as room
 from ssgr.engines.base import Sampling
-from ssgr.engines.vllm import VllmEngine, close_server, running_server
+from ssgr.engines.vllm import VllmEngine, close_server
 from ssgr.models.blocks import model_linears
 from ssgr.models.save import save_checkpoint
 from ssgr.pruning.loop import prune_model
@@ -70,7 +71,7 @@ def weights(cell, engine, prompts, given, checkpoint, found) -> None:
     for name, linear in model_linears(loaded.model).items():
         linear.weight.data.copy_(dense[name])
     again = greedy(engine, prompts, given.tokens, "dense weights brought", found)
-    found["way"] = "on the card" if running_server().near else "through host memory"
+    found["way"] = "on the card" if room._live.near else "through host memory"
     found["seeds"] = seeds(engine, prompts, given.tokens)
     found["speed"] = speed(engine, prompts, given) if given.sampled else []
     log = engine._logs()[0].read_text(errors="replace")

@@ -69,11 +69,6 @@ class Server:
 _live: Server | None = None
 
 
-def running_server() -> Server | None:
-    """This process's server."""
-    return _live
-
-
 def close_server() -> None:
     """Ends the server of this process, if there is one."""
     global _live
