@@ -17,7 +17,8 @@ from ssgr.cache import write_atomically
 from ssgr.errors import UserError
 
 SMALLER = {pa.float64(): pa.float32(), pa.int64(): pa.int32()}
-FIVE_DIGITS = ("kl_sum", "nll", "nll_dense")  # kl x tokens has the first in full; no figure reads the others
+# kl x tokens has the first in full; no figure reads the others
+FIVE_DIGITS = ("kl_sum", "nll", "nll_dense", "top1_changed")
 LONGEST_ANSWER = 64  # characters: a box with more may hold the question instead, which is not ours to publish
 NOWHERE = ("runs_dir", "cache_dir")
 # of a path within a list or a mapping that is one text, as overrides hold them: also=[{name: x, path: /a/b.jsonl}]
