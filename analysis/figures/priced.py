@@ -11,10 +11,12 @@ import pandas as pd
 
 from analysis.arms import Arm, Arms, Data, gather
 from analysis.comparable import config_of, rank, setting, unusual
+from analysis.rows import options
 from analysis.style import label, sparsity_label
 from ssgr.errors import UserError
 
-ORDER = ("model", "task", "pruner", "pattern", "sparsity", "calibration", "difficulty", "length", "tokens", "problems")
+ORDER = ("model", "task", "pruner", "pattern", "sparsity")
+THEN = ("calibration", "difficulty", "length", "tokens", "problems")  # after how sparsity is allocated
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Priced:
     @property
     def row(self) -> str:
         name = f"{self.run['model']}, {self.run['task']}"
-        return name + f", n {self.run['problems']:,.0f} × {self.run['repeats']:.0f}" * self.tells_problems
+        return name + f", n {count_of(self.run)}" * self.tells_problems
 
     @property
     def kind(self) -> str:
@@ -48,8 +50,10 @@ class Priced:
 
     @property
     def pruned(self) -> str:
-        """SparseGPT 50 %"""
-        return f"{label(self.run['pruner'])} {sparsity_label(self.run['sparsity'], self.run['pattern'])}"
+        """SparseGPT 50 %; SparseGPT 60 %, owl"""
+        name = f"{label(self.run['pruner'])} {sparsity_label(self.run['sparsity'], self.run['pattern'])}"
+        allocation = options(self.run["config"]).get("allocation.name") or "uniform"
+        return name if allocation == "uniform" else f"{name}, {allocation}"
 
     @property
     def source(self) -> str:
@@ -65,13 +69,27 @@ class Priced:
         return (1000 * runs["seconds"] / (runs["problems"] * runs["repeats"])).to_numpy(float)
 
 
-@lru_cache(maxsize=1)  # a page asks for them once for each of its parts
-def every_arm(data: Data) -> tuple[list[Priced], list[str]]:
+def count_of(run: pd.Series, model: str = "") -> str:
+    """n × k; n alone where nothing was generated. `model`: dense_ for the dense one's."""
+    count, repeats = f"{run[f'{model}problems']:,.0f}", run[f"{model}repeats"]
+    return count if pd.isna(repeats) else f"{count} × {repeats:.0f}"
+
+
+@lru_cache(maxsize=2)  # a page asks for them once for each of its parts
+def every_arm(data: Data, generating: bool = True) -> tuple[list[Priced], list[str]]:
     """All arms of all studies, a cell that several studies hold counted once; arms need not be comparable.
 
     Also one line for each cell without samples and for each arm that cannot be drawn. Raises UserError where none can.
+    `generating`: without the cells of evaluation=divergence, whose arms have no accuracy.
     """
-    runs, left_out = with_samples(data.runs[data.runs["pattern"] != "dense"], data.samples)
+    pruned = data.runs[data.runs["pattern"] != "dense"]
+    alone = pruned["accuracy"].isna() & pruned["kl"].notna()
+    runs, left_out = with_samples(pruned[~alone], data.samples)
+    if generating:
+        count = pruned.loc[alone, "cell"].nunique()
+        left_out += [f"{count} cells measured the divergence alone"] * bool(count)
+    else:
+        runs = pd.concat([runs, pruned[alone].drop_duplicates(["cell", "task"])])
     if runs.empty:
         raise UserError("; ".join(left_out) or "no pruned cell that is finished")
     runs = runs.assign(setting=runs.apply(setting, axis=1))
@@ -91,28 +109,30 @@ def every_arm(data: Data) -> tuple[list[Priced], list[str]]:
         found.append(Priced(arms, arms.arms[0], bool(first["several"]), bool(first["measured"])))
     if not found:
         raise UserError("; ".join(left_out))
-    return told_apart(sorted(found, key=lambda one: [rank(column, one.run[column]) for column in ORDER])), left_out
+    return told_apart(sorted(found, key=place_of)), left_out
+
+
+def place_of(one: Priced) -> tuple:
+    first, then = ([rank(column, one.run[column]) for column in columns] for columns in (ORDER, THEN))
+    return first, one.pruned, then
 
 
 def with_samples(runs: pd.DataFrame, samples: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The runs whose samples were read, each cell and task once, and a line for each cell that has none anywhere.
 
-    One seed that cannot be read leaves its arm the others. Cells that were asked for the divergence alone are one line.
+    One seed that cannot be read leaves its arm the others.
     """
-    alone = runs["accuracy"].isna() & runs["kl"].notna()
-    runs, count = runs[~alone], runs.loc[alone, "cell"].nunique()
     read = set(zip(samples["study"], samples["cell"], samples["task"], strict=True)) if len(samples) else set()
     keys = zip(runs["study"], runs["cell"], runs["task"], strict=True)
     has = np.array([key in read for key in keys], bool)
     kept = runs[has].drop_duplicates(["cell", "task"])
     known = set(zip(kept["cell"], kept["task"], strict=True))
     lacking = runs[~has].drop_duplicates(["cell", "task"])
-    lines = [
+    return kept, [
         f"{run['study']}: {run['cell']} has no samples that can be read"
         for _, run in lacking.iterrows()
         if (run["cell"], run["task"]) not in known
     ]
-    return kept, lines + [f"{count} cells measured the divergence alone"] * bool(count)
 
 
 def told_apart(priced: list[Priced]) -> list[Priced]:

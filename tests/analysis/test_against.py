@@ -135,6 +135,8 @@ def test_an_arm_is_compared_with_what_is_like_it_in_all_else(capsys, tmp_path):
     [
         (["--against", "calibration"], "--against calibration: must be KEY=VALUE"),
         (["--against", "nothing=1"], "the key must be one of pruner, pattern, calibration"),
+        (["--against", "pruner.nothing=1"], "no config has such an option (pruner.sinks is one)"),
+        (["--against", "pruner.sinks=all"], "no arm has it; pruner.sinks is keep"),
         (["--against", "calibration=c4"], "no arm has it; calibration is self_generated, prompts_only, general_text"),
         (["--against", "sparsity=s50"], "no arm has it; sparsity is 0.4, 0.5"),
         (["smoke", "--against", "calibration=c4"], "--against is an option of the table and the report, not of smoke"),
@@ -154,6 +156,89 @@ def test_several_arms_that_could_be_the_baseline_are_named(capsys, tmp_path):
     err = capsys.readouterr().err
     assert "several arms are like SparseGPT" in err and "choose with --where" in err
     assert main(["--runs", str(tmp_path), "--against", "calibration=self_generated", "--where", "length=all"]) == 0
+
+
+def divergences(cells: list[Path]) -> np.ndarray:
+    """[seeds, problems] of KL, by problem."""
+    found = [pd.read_parquet(cell / "divergence.parquet").set_index("problem_id")["kl"].sort_index() for cell in cells]
+    return np.array([values.to_numpy() for values in found])
+
+
+def test_cells_of_the_divergence_alone_are_compared_by_it(capsys, tmp_path):
+    alone = {"evaluation": "divergence", "evaluation.task": "tiny_math"}
+    cells = {
+        length: [
+            write_cell(tmp_path, "mine", {"length": length, "seed": seed, "limit": "200", **alone}, Problems(200))
+            for seed in ("0", "1", "2")
+        ]
+        for length in ("all", "short", "long")
+    }
+    rows, legend = table(capsys, "--runs", tmp_path, "--against", "length=all")
+    heads = ["pruned", "calibrated on", "seeds", "tiny_math: KL/token (200)", "− all [95 %]", "pruning s"]
+    assert list(rows[0]) == [*heads, "generating s"]
+    assert set(rows[0].values()) <= {"dense", "", "0"}, "its KL from itself is 0"
+    every = divergences(cells["all"])
+    for row, (length, folders) in zip(rows[1:], cells.items(), strict=True):
+        mine = divergences(folders)
+        assert row["seeds"] == "3" and row["calibrated on"] == f"own traces ({length})".replace(" (all)", "")
+        assert numbers(row["tiny_math: KL/token (200)"])[0] == pytest.approx(mine.mean(), abs=6e-5)
+        if length == "all":
+            assert row["− all [95 %]"] == ""
+            continue
+        value, low, high = numbers(row["− all [95 %]"])
+        assert low < value < high and value == pytest.approx(mine.mean() - every.mean(), abs=6e-5)
+    assert "accuracy" not in legend and "lower is better" in legend
+
+
+def test_kl_has_differences_beside_those_of_accuracy_but_not_between_sources(capsys, tmp_path):
+    cells = {
+        length: write_cell(tmp_path / "lengths", "mine", {"length": length, "limit": "200"}, Problems(200))
+        for length in ("all", "long")
+    }
+    rows, _ = table(capsys, "--runs", tmp_path / "lengths", "--against", "length=all")
+    gap = (divergences([cells["long"]]) - divergences([cells["all"]])).mean()
+    assert rows[1]["KL − all [95 %]"] == "" and rows[1]["KL/token"] and rows[1]["− all [95 %]"] == ""
+    assert numbers(rows[2]["KL − all [95 %]"])[0] == pytest.approx(gap, abs=6e-5)
+    assert numbers(rows[2]["− all [95 %]"])[0] == pytest.approx(
+        (rates([cells["long"]]) - rates([cells["all"]]).to_numpy()).to_numpy().mean(), abs=6e-4
+    )
+    study(tmp_path / "sources", sparsities=("s50",))
+    rows, _ = table(capsys, "--runs", tmp_path / "sources", "--against", "calibration=general_text")
+    assert not [head for head in rows[0] if head.startswith("KL −")], "KL is no judge between sources"
+
+
+def test_an_option_of_the_config_tells_arms_apart_too(capsys, tmp_path):
+    """The one with the same bin and the other sinks, not any other one."""
+    about, made = Problems(200), {}
+    for length in ("short", "long"):
+        for sinks in ("keep", "exclude"):
+            chosen = {"length": length, "pruner.sinks": sinks, "limit": "200"}
+            made[length, sinks] = write_cell(tmp_path, "mine", chosen, about)
+    rows, legend = table(capsys, "--runs", tmp_path, "--against", "pruner.sinks=keep")
+    rows = {row["calibrated on"]: row for row in rows[1:]}
+    assert len(rows) == 4 and "pruner.sinks=keep" in legend
+    for length in ("short", "long"):
+        gap = rates([made[length, "exclude"]]) - rates([made[length, "keep"]]).to_numpy()
+        excluded = rows[f"own traces ({length}) [pruner.sinks exclude]"]["− keep [95 %]"]
+        assert numbers(excluded)[0] == pytest.approx(gap.to_numpy().mean(), abs=6e-4)
+        assert rows[f"own traces ({length}) [pruner.sinks keep]"]["− keep [95 %]"] == ""
+    rows, _ = table(capsys, "--runs", tmp_path, "--against", "length=short")
+    rows = {row["calibrated on"]: row["− short [95 %]"] for row in rows[1:]}
+    gap = rates([made["long", "exclude"]]) - rates([made["short", "exclude"]]).to_numpy()
+    assert numbers(rows["own traces (long) [pruner.sinks exclude]"])[0] == pytest.approx(
+        gap.to_numpy().mean(), abs=6e-4
+    )
+
+
+def test_an_allocation_is_named_and_compared_with_another(capsys, tmp_path):
+    for allocation in ("uniform", "owl"):
+        write_cell(tmp_path, "mine", {"allocation": allocation, "limit": "200"}, Problems(200))
+    rows, _ = table(capsys, "--runs", tmp_path, "--against", "allocation.name=uniform")
+    assert [row["pruned"].replace("\N{NO-BREAK SPACE}", " ") for row in rows[1:]] == [
+        "SparseGPT 50 %",
+        "SparseGPT 50 %, owl",
+    ]
+    assert [bool(row["− uniform [95 %]"]) for row in rows[1:]] == [False, True]
 
 
 def test_the_readme_shows_what_its_command_prints(capsys):
