@@ -10,6 +10,7 @@ from command_line import FAST, QUICK, cells, files, ssgr, start
 from safetensors.torch import load_file, save_file
 
 from ssgr import __version__, progress
+from ssgr.cli import options_first
 from ssgr.models.files import BUNDLED_MODEL
 
 GOOD = '{"question": "What is 1 + 1?", "answer": "2"}\n'
@@ -266,3 +267,24 @@ def test_version_and_help_from_the_console_script(tmp_path):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0 and "sparsegpt" in out and not err
     assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("seed=1 -m pruner=wanda,none", "-m seed=1 pruner=wanda,none"),
+        ("-cn smoke study=x --config-dir a=b seed=1", "-cn smoke --config-dir a=b study=x seed=1"),
+        ("--config-dir=mine a=1 --info b=2", "--config-dir=mine --info a=1 b=2"),
+        ("a=1 --info plugins ~b +c=1", "--info plugins a=1 ~b +c=1"),
+        ("a=1 --cfg job --resolve word", "--cfg job --resolve a=1 word"),
+    ],
+)
+def test_overrides_may_stand_on_both_sides_of_an_option(typed, read):
+    assert options_first(typed.split()) == read.split()
+
+
+def test_a_study_is_found_however_its_options_stand(tmp_path):
+    (tmp_path / "mine" / "length").mkdir(parents=True)
+    (tmp_path / "mine" / "length" / "own.yaml").write_text("defaults: [short, _self_]\n")
+    done = ssgr(f"study=x -m dry_run=true --config-dir mine length=own,all {QUICK}", tmp_path)
+    assert done.status == 0 and "2 cells: 2 planned" in done.err, done.err

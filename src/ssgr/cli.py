@@ -18,13 +18,17 @@ from ssgr.progress import say
 from ssgr.study import sweep
 from ssgr.study.ending import conclude
 
+WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
+WITH_VALUE += ("--experimental-rerun", "--info", "-i")  # Hydra's own options
+ALONE_TOO = ("--info", "-i")
+
 
 def main() -> int:
     if "--version" in sys.argv[1:]:
         print(f"ssgr {__version__}")
         return 0
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and exiting with 1
-    sys.argv[1:] = [readable(argument) for argument in sys.argv[1:]]
+    sys.argv[1:] = options_first([readable(argument) for argument in sys.argv[1:]])
     register()
     job.ended.clear()
     sweep.ended.clear()
@@ -44,6 +48,15 @@ def main() -> int:
         say("ssgr: interrupted; the same command goes on from what was stored")
         return 130
     return max(conclude(sweep.ended or job.ended), refused)
+
+
+def options_first(arguments: list[str]) -> list[str]:
+    """The same with the overrides last: Hydra's parser refuses what stands on both sides of an option."""
+    options, overrides = [], []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        its_value = before in WITH_VALUE and not (before in ALONE_TOO and "=" in argument)
+        (options if argument.startswith("-") or its_value else overrides).append(argument)
+    return options + overrides
 
 
 def readable(argument: str) -> str:
