@@ -52,6 +52,22 @@ def test_a_card_of_a_model_from_the_hub():
     assert not [line for line in lines if line not in body]
 
 
+def test_whose_traces_a_store_held_is_told():
+    store = {
+        "model": "m",
+        "weights": "w1",
+        "problem_set": "math_train 1",
+        "sampling": {"temperature": 0.8},
+    }
+    calibration = result_of()["calibration"] | {"source": "traces", "store": store}
+    assert "- traces of: m \\(weights w1\\) on math\\_train 1; temperature 0.8" in card(
+        result_of(calibration=calibration)
+    )
+    store = dict.fromkeys(store)
+    text = card(result_of(calibration=calibration | {"store": store}))
+    assert "- traces of: a model without a name \\(weights unknown\\) on unnamed problems; sampling unknown" in text
+
+
 @pytest.mark.parametrize("pattern, said", [("2:4", "sparse tensor cores"), ("unstructured", "unstructured sparsity")])
 def test_what_zeros_are_good_for_depends_on_the_pattern(pattern, said):
     text = card(result_of(sparsity={"target": 0.5, "achieved": 0.5, "pattern": pattern}))

@@ -122,7 +122,14 @@ def calibrated(config: dict[str, Any], calibration: dict[str, Any]) -> list[tupl
         "difficulty": ", ".join(difficulty_labels(config["difficulty"])) or "all",
         "length": ", ".join(length_labels(config["length"])) or "all",
     }
-    lines = [("calibration", f"{calibration['source']}: {held}"), *bins.items()]
+    lines = [("calibration", f"{calibration['source']}: {held}")]
+    if store := calibration.get("store"):
+        sampling = ", ".join(f"{name} {value}" for name, value in (store["sampling"] or {}).items())
+        whose = f"{store['model'] or 'a model without a name'} (weights {store['weights'] or 'unknown'})"
+        lines.append(
+            ("traces of", f"{whose} on {store['problem_set'] or 'unnamed problems'}; {sampling or 'sampling unknown'}")
+        )
+    lines += bins.items()
     lines.append(("selection", f"{config['selection']['correctness']} traces"))
     lines.append(("token weights", config["calibration"]["token_weights"]))
     return [*lines, ("longest sequence", config["calibration"]["max_seq_len"]), ("seed", config["seed"])]

@@ -62,6 +62,8 @@ def test_traces_of_the_whole_store_are_selected_token_for_token(tmp_path, store)
     assert made.sequences[0].tolist() == [*range(10), *[int(made.trace_ids[0][-1])] * 10]
     assert int(made.held["problems"].sum()) == 4
     assert not any("off-policy" in note for note in made.notes)
+    whose = {"model": "m", "weights": "w1", "problem_set": None, "sampling": None}
+    assert made.summary()["store"] == whose
 
 
 def test_k_is_the_stores_own(tmp_path, store):

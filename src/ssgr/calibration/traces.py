@@ -14,6 +14,8 @@ from ssgr.traces.rollouts import BUNDLED, BUNDLED_NAME
 from ssgr.traces.store import StoreView, TraceStore
 from ssgr.traces.stores import lock_of, whole_view
 
+WHOSE = ("model", "weights", "problem_set", "sampling")  # of a store's manifest: what result.json says of it
+
 
 def traces_contents(config: TracesConfig) -> Any:
     """What names the traces: the store's parts and its problems, or the files that would be imported."""
@@ -41,6 +43,7 @@ def traces(request: CalibrationRequest) -> CalibrationSet:
     ungraded = _check_grades(view, request)
     chosen = selected_traces(request, view)
     _check_vocabulary(chosen, request)
+    chosen.details["store"] = {name: store.manifest.get(name) for name in WHOSE}
     chosen.notes = [*_notes(store, view, request, ungraded), *chosen.notes]
     return chosen
 
