@@ -72,7 +72,11 @@ STUDIES = {
     ),
     "right_wrong": Study(
         DIFFICULTY,
-        of("selection.correctness", ("correct", "incorrect"), "selection.matched=true difficulty=all {wrong}"),
+        of(
+            "selection.correctness",
+            ("correct", "incorrect"),
+            "selection.matched=true difficulty=all calibration.tokens=32768 {wrong}",
+        ),
         THREE,
     ),
     "hard_reference": Study(DIFFICULTY, ["difficulty=hard", SOLUTIONS], THREE),
@@ -177,6 +181,7 @@ def work(number: int, queues: Sequence[Any], wait: Any, ended: Any, logs: Path) 
     from hydra.core.global_hydra import GlobalHydra
 
     from ssgr import cli
+    from ssgr.engines.vllm import close_server
 
     if wait is not None:
         wait.wait()
@@ -195,6 +200,7 @@ def work(number: int, queues: Sequence[Any], wait: Any, ended: Any, logs: Path) 
                 except SystemExit as error:  # how argparse ends
                     status = error.code
                 ended.put((number, status, time.monotonic() - begun, line))
+        close_server()  # a process that multiprocessing started calls no exit handlers
 
 
 if __name__ == "__main__":
