@@ -274,7 +274,10 @@ def test_version_and_help_from_the_console_script(tmp_path):
     [
         ("seed=1 -m pruner=wanda,none", "-m seed=1 pruner=wanda,none"),
         ("-cn smoke study=x --config-dir a=b seed=1", "-cn smoke --config-dir a=b study=x seed=1"),
-        ("--config-dir=mine a=1 --info b=2", "--config-dir=mine --info a=1 b=2"),
+        ("--config-dir=mine a=1 --info b=2", "--config-dir=mine a=1 b=2 --info"),
+        ("seed=1 --info", "seed=1 --info"),
+        ("--config-n smoke seed=1 -m", "--config-n smoke seed=1 -m"),
+        ("", ""),
         ("a=1 --info plugins ~b +c=1", "--info plugins a=1 ~b +c=1"),
         ("a=1 --cfg job --resolve word", "--cfg job --resolve a=1 word"),
     ],

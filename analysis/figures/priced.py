@@ -84,12 +84,13 @@ def every_arm(data: Data, generating: bool = True) -> tuple[list[Priced], list[s
     """
     pruned = data.runs[data.runs["pattern"] != "dense"]
     alone = pruned["accuracy"].isna() & pruned["kl"].notna()
-    runs, left_out = with_samples(pruned[~alone], data.samples)
+    runs, left_out = with_rows(pruned[~alone], data.samples, "samples")
     if generating:
         count = pruned.loc[alone, "cell"].nunique()
         left_out += [f"{count} cells measured the divergence alone"] * bool(count)
     else:
-        runs = pd.concat([runs, pruned[alone].drop_duplicates(["cell", "task"])])
+        more, lines = with_rows(pruned[alone], data.divergence, "divergence table")
+        runs, left_out = pd.concat([runs, more]), left_out + lines
     if runs.empty:
         raise UserError("; ".join(left_out) or "no pruned cell that is finished")
     runs = runs.assign(setting=runs.apply(setting, axis=1))
@@ -117,19 +118,19 @@ def place_of(one: Priced) -> tuple:
     return first, one.pruned, then
 
 
-def with_samples(runs: pd.DataFrame, samples: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The runs whose samples were read, each cell and task once, and a line for each cell that has none anywhere.
+def with_rows(runs: pd.DataFrame, table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:
+    """The runs whose rows of the table were read, each cell and task once, and a line for each that has none anywhere.
 
     One seed that cannot be read leaves its arm the others.
     """
-    read = set(zip(samples["study"], samples["cell"], samples["task"], strict=True)) if len(samples) else set()
+    read = set(zip(table["study"], table["cell"], table["task"], strict=True)) if len(table) else set()
     keys = zip(runs["study"], runs["cell"], runs["task"], strict=True)
     has = np.array([key in read for key in keys], bool)
     kept = runs[has].drop_duplicates(["cell", "task"])
     known = set(zip(kept["cell"], kept["task"], strict=True))
     lacking = runs[~has].drop_duplicates(["cell", "task"])
     return kept, [
-        f"{run['study']}: {run['cell']} has no samples that can be read"
+        f"{run['study']}: {run['cell']} has no {name} that can be read"
         for _, run in lacking.iterrows()
         if (run["cell"], run["task"]) not in known
     ]

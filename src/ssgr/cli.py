@@ -51,11 +51,19 @@ def main() -> int:
 
 
 def options_first(arguments: list[str]) -> list[str]:
-    """The same with the overrides last: Hydra's parser refuses what stands on both sides of an option."""
-    options, overrides = [], []
-    for before, argument in zip(["", *arguments], arguments, strict=False):
+    """The same with the overrides last where they stand on both sides of an option, which Hydra's parser refuses."""
+    options, overrides, places = [], [], []
+    for place, (before, argument) in enumerate(zip(["", *arguments], arguments, strict=False)):
         its_value = before in WITH_VALUE and not (before in ALONE_TOO and "=" in argument)
-        (options if argument.startswith("-") or its_value else overrides).append(argument)
+        if argument.startswith("-") or its_value:
+            options.append(argument)
+        else:
+            overrides.append(argument)
+            places.append(place)
+    if not places or places[-1] - places[0] < len(places):
+        return arguments
+    if options[-1] in ALONE_TOO:  # an override behind it would be its value
+        return [*options[:-1], *overrides, options[-1]]
     return options + overrides
 
 

@@ -124,7 +124,9 @@ def calibrated(config: dict[str, Any], calibration: dict[str, Any]) -> list[tupl
     }
     lines = [("calibration", f"{calibration['source']}: {held}")]
     if store := calibration.get("store"):
-        sampling = ", ".join(f"{name} {value}" for name, value in (store["sampling"] or {}).items())
+        sampling = ", ".join(
+            f"{name} {value}" for name, value in (store["sampling"] or {}).items() if value is not None
+        )
         whose = f"{store['model'] or 'a model without a name'} (weights {store['weights'] or 'unknown'})"
         lines.append(
             ("traces of", f"{whose} on {store['problem_set'] or 'unnamed problems'}; {sampling or 'sampling unknown'}")

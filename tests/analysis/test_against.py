@@ -134,7 +134,10 @@ def test_an_arm_is_compared_with_what_is_like_it_in_all_else(capsys, tmp_path):
     ("arguments", "said"),
     [
         (["--against", "calibration"], "--against calibration: must be KEY=VALUE"),
-        (["--against", "nothing=1"], "the key must be one of pruner, pattern, calibration"),
+        (["--against", "nothing=1"], "must be one of pruner, pattern, calibration"),
+        (["--against", "difficulty.level=1"], "is a part of difficulty, which is to be named instead"),
+        (["--against", "calibration.path=x"], "does not tell arms apart"),
+        (["--against", "pruner.one_pass=true"], "does not tell arms apart"),
         (["--against", "pruner.nothing=1"], "no config has such an option (pruner.sinks is one)"),
         (["--against", "pruner.sinks=all"], "no arm has it; pruner.sinks is keep"),
         (["--against", "calibration=c4"], "no arm has it; calibration is self_generated, prompts_only, general_text"),
@@ -175,10 +178,9 @@ def test_cells_of_the_divergence_alone_are_compared_by_it(capsys, tmp_path):
     }
     rows, legend = table(capsys, "--runs", tmp_path, "--against", "length=all")
     heads = ["pruned", "calibrated on", "seeds", "tiny_math: KL/token (200)", "− all [95 %]", "pruning s"]
-    assert list(rows[0]) == [*heads, "generating s"]
-    assert set(rows[0].values()) <= {"dense", "", "0"}, "its KL from itself is 0"
+    assert list(rows[0]) == heads, "no row for the dense model, whose KL from itself is 0"
     every = divergences(cells["all"])
-    for row, (length, folders) in zip(rows[1:], cells.items(), strict=True):
+    for row, (length, folders) in zip(rows, cells.items(), strict=True):
         mine = divergences(folders)
         assert row["seeds"] == "3" and row["calibrated on"] == f"own traces ({length})".replace(" (all)", "")
         assert numbers(row["tiny_math: KL/token (200)"])[0] == pytest.approx(mine.mean(), abs=6e-5)
@@ -228,6 +230,84 @@ def test_an_option_of_the_config_tells_arms_apart_too(capsys, tmp_path):
     assert numbers(rows["own traces (long) [pruner.sinks exclude]"])[0] == pytest.approx(
         gap.to_numpy().mean(), abs=6e-4
     )
+
+
+def test_an_option_that_a_column_says_is_that_column(capsys, tmp_path):
+    for weights in ("all", "decode"):
+        write_cell(tmp_path, "mine", {"calibration.token_weights": weights, "limit": "200"}, Problems(200))
+    tables = []
+    for key in ("token_weights", "calibration.token_weights"):
+        rows, _ = table(capsys, "--runs", tmp_path, "--against", f"{key}=all")
+        tables.append(rows)
+    assert tables[0] == tables[1] and sum(bool(row["− all [95 %]"]) for row in tables[0]) == 1
+
+
+def test_values_are_read_as_yaml_reads_them(capsys, tmp_path):
+    for balance in ("[]", "[length]"):
+        write_cell(tmp_path, "mine", {"selection.balance": balance, "limit": "200"}, Problems(200))
+    write_cell(tmp_path, "mine", {"calibration.tokens": "1048576", "limit": "200"}, Problems(200))
+    for value, head in (("[length]", "− [length] [95 %]"), ("[]", "− [] [95 %]")):
+        rows, _ = table(
+            capsys, "--runs", tmp_path, "--against", f"selection.balance={value}", "--where", "budget=16384"
+        )
+        assert sum(bool(row[head]) for row in rows) == 1
+    rows, _ = table(capsys, "--runs", tmp_path, "--against", "budget=1048576", "--where", "selection.balance=[]")
+    assert sum(bool(row["− 1048576 [95 %]"]) for row in rows) == 1
+
+
+def test_an_arm_that_differs_in_something_else_is_no_baseline(capsys, tmp_path):
+    """Other sinks, another allocation, held still on another axis: none is like it in all else."""
+    about = Problems(200)
+    write_cell(tmp_path, "mine", {"length": "all", "limit": "200"}, about)
+    for more in ({"pruner.sinks": "exclude"}, {"allocation": "owl"}, {"selection.balance": "[difficulty]"}):
+        write_cell(tmp_path, "mine", {"length": "short", "limit": "200", **more}, about)
+    rows, legend = table(capsys, "--runs", tmp_path, "--against", "length=all")
+    assert len(rows) == 5 and {row["− all [95 %]"] for row in rows} == {""} and "(none could be made)" in legend
+    write_cell(tmp_path, "mine", {"length": "short", "limit": "200"}, about)
+    rows, _ = table(capsys, "--runs", tmp_path, "--against", "length=all")
+    assert sum(bool(row["− all [95 %]"]) for row in rows) == 1
+
+
+def test_an_option_that_older_cells_lack_counts_as_its_default(capsys, tmp_path):
+    about = Problems(200)
+    older = write_cell(tmp_path, "mine", {"length": "all", "limit": "200"}, about)
+    write_cell(tmp_path, "mine", {"length": "short", "limit": "200"}, about)
+    write_cell(tmp_path, "mine", {"length": "long", "pruner.sinks": "exclude", "limit": "200"}, about)
+    write_cell(tmp_path, "mine", {"length": "moderate", "selection.balance": "[difficulty]", "limit": "200"}, about)
+    result = json.loads((older / "result.json").read_text())
+    del result["config"]["pruner"]["sinks"], result["config"]["selection"]
+    result["config"]["selection"] = {"correctness": "correct"}
+    (older / "result.json").write_text(json.dumps(result))
+    rows, _ = table(capsys, "--runs", tmp_path, "--against", "length=all")
+    assert [row["calibrated on"] for row in rows if row["− all [95 %]"]] == ["own traces (short)"]
+
+
+def test_kl_on_other_dense_answers_is_not_subtracted(capsys, tmp_path):
+    """The accuracies are, since they are paired by problem alone."""
+    about = Problems(200)
+    write_cell(tmp_path, "mine", {"length": "all", "limit": "200"}, about)
+    other = write_cell(tmp_path, "mine", {"length": "short", "limit": "200"}, about)
+    result = json.loads((other / "result.json").read_text())
+    result["dense_metrics"]["tiny_math/accuracy"] += 0.01
+    (other / "result.json").write_text(json.dumps(result))
+    assert main(["--runs", str(tmp_path), "--against", "length=all"]) == 0
+    out, err = capsys.readouterr()
+    heads, _, *rows = [[part.strip() for part in line.split("|")] for line in out.splitlines() if line.startswith("|")]
+    short = dict(zip(heads, rows[-1], strict=True))
+    assert short["calibrated on"] == "own traces (short)" and short["− all [95 %]"] and short["KL − all [95 %]"] == ""
+    assert "KL − all of SparseGPT" in err and "different dense answers" in err
+
+
+def test_one_divergence_that_cannot_be_read_leaves_its_arm_the_others(capsys, tmp_path):
+    alone = {"evaluation": "divergence", "evaluation.task": "tiny_math"}
+    for length in ("all", "short"):
+        for seed in ("0", "1", "2"):
+            cell = write_cell(
+                tmp_path, "mine", {"length": length, "seed": seed, "limit": "200", **alone}, Problems(200)
+            )
+    (cell / "divergence.parquet").write_bytes(b"")
+    rows, _ = table(capsys, "--runs", tmp_path, "--against", "length=all")
+    assert [row["seeds"] for row in rows] == ["3", "2"] and rows[1]["− all [95 %]"]
 
 
 def test_an_allocation_is_named_and_compared_with_another(capsys, tmp_path):

@@ -16,14 +16,17 @@ where one failed.
 import argparse
 import multiprocessing
 import queue
+import shlex
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+INTERRUPTED = 130
 LENGTHS, BINS = ("short", "moderate", "long"), ("hard", "medium", "easy")
 
 
@@ -36,15 +39,13 @@ class Study:
     seeds: Sequence[int]
     answers: bool = False
 
-    def cells(self, name: str, seeds: Sequence[int], task: str) -> Iterator[str]:
-        measured = (
-            f"limit=1000 evaluation={task}"
-            if self.answers
-            else f"limit=500 evaluation=divergence evaluation.task={task}"
-        )
+    def cells(self, name: str, seeds: Sequence[int], task: str) -> Iterator[tuple[list[str], list[str]]]:
+        """Of each cell what comes before the overrides that all share, and what comes after."""
+        limit = "limit=1000" if self.answers else "limit=500"
+        measured = [f"evaluation={task}"] if self.answers else ["evaluation=divergence", f"evaluation.task={task}"]
         for seed in seeds or self.seeds:
             for arm in self.arms:
-                yield f"-cn {self.template} study={name} {measured} %s {arm} seed={seed}"
+                yield ["-cn", self.template, f"study={name}", limit, *measured], [*arm.split(), f"seed={seed}"]
 
 
 def of(option: str, values: Sequence[str], more: str = "") -> list[str]:
@@ -52,8 +53,9 @@ def of(option: str, values: Sequence[str], more: str = "") -> list[str]:
 
 
 DIFFICULTY, LENGTH, GRID = "difficulty_effect", "length_effect", "difficulty_length_grid"
+HARD, WRONG = "--hard", "--wrong"  # in arms: what the user's option says
 EVERY, THREE = range(8), range(3)
-SOLUTIONS = "difficulty=all calibration=reference_solutions problems=math_train problems.path={hard}"
+SOLUTIONS = "difficulty=all calibration=reference_solutions problems=math_train --hard"
 STUDIES = {
     "difficulty_matched": Study(
         DIFFICULTY, of("difficulty", ("hard", "easy"), "selection.balance=[length]"), EVERY, True
@@ -75,7 +77,7 @@ STUDIES = {
         of(
             "selection.correctness",
             ("correct", "incorrect"),
-            "selection.matched=true difficulty=all calibration.tokens=32768 {wrong}",
+            "selection.matched=true difficulty=all calibration.tokens=32768 --wrong",
         ),
         THREE,
     ),
@@ -117,71 +119,74 @@ def main() -> int:
     given = parser.parse_intermixed_args()
     lines = list(cells(given, parser))
     if given.list:
-        print("\n".join(f"ssgr {line}" for line, _ in lines))
+        print("\n".join(shlex.join(["ssgr", *words]) for words, _ in lines))
         return 0
     return run(lines, given)
 
 
-def cells(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Iterator[tuple[str, bool]]:
-    """Command lines, and whether the pruned model answers in them."""
-    overrides = [word for word in given.words if "=" in word]
-    asked = [word for word in given.words if "=" not in word] or list(STUDIES)
-    common = " ".join([*([f"--config-dir {given.config_dir}"] if given.config_dir else []), *overrides])
-    for word in asked:
+def cells(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Iterator[tuple[list[str], bool]]:
+    """The words of each command, and whether the pruned model answers in it."""
+    common = ["--config-dir", given.config_dir] if given.config_dir else []
+    common += [word for word in given.words if "=" in word]
+    needs = {HARD: given.hard and f"problems.path={given.hard}", WRONG: given.wrong and f"calibration={given.wrong}"}
+    asked = [word for word in given.words if "=" not in word]
+    lacking = {word for word, value in needs.items() if not value}
+    for word in asked or [name for name, study in STUDIES.items() if not lacking & set(" ".join(study.arms).split())]:
         name, _, seeds = word.partition(":")
         if name not in STUDIES:
             parser.error(f"no study {name}: {', '.join(STUDIES)}")
         study, chosen = STUDIES[name], [seed for seed in seeds.split(",") if seed]
         if not all(map(str.isdecimal, chosen)):
             parser.error(f"{word}: seeds are numbers, as in {name}:0,1")
-        for line in study.cells(given.prefix + name, list(map(int, chosen)), given.task):
-            needs = {"hard": given.hard, "wrong": given.wrong and f"calibration={given.wrong}"}
-            lacking = [option for option, value in needs.items() if f"{{{option}}}" in line and not value]
-            if lacking:
-                parser.error(f"{name} needs --{lacking[0]}")
-            yield line.format(**needs) % common, study.answers
+        for before, after in study.cells(given.prefix + name, list(map(int, chosen)), given.task):
+            if lacks := lacking & set(after):
+                parser.error(f"{name} needs {lacks.pop()}")
+            yield [*before, *common, *(needs.get(part, part) for part in after)], study.answers
 
 
-def run(lines: Sequence[tuple[str, bool]], given: argparse.Namespace) -> int:
+def run(lines: Sequence[tuple[list[str], bool]], given: argparse.Namespace) -> int:
     context = multiprocessing.get_context("spawn")
     answering, kl, ended, answered = context.Queue(), context.Queue(), context.Queue(), context.Event()
-    for line, answers in lines:
-        (answering if answers else kl).put(line)
-    if not any(answers for _, answers in lines):
-        answered.set()
+    for words, answers in lines:
+        (answering if answers else kl).put(words)
     given.logs.mkdir(parents=True, exist_ok=True)
     workers = []
     for number in range(given.processes + given.kl_processes):
-        first = number < given.processes
-        queues, wait = ((answering, kl), None) if first else ((kl,), answered)
+        both = number < given.processes
+        queues, wait = ((answering, kl), None) if both else ((kl,), answered)
         workers.append(context.Process(target=work, args=(number, queues, wait, ended, given.logs)))
         workers[-1].start()
-    failed = 0
-    for count in range(1, len(lines) + 1):
-        while True:
-            try:
-                number, status, seconds, line = ended.get(timeout=1)
-                answered.set()
-                break
-            except queue.Empty:
-                if not any(worker.is_alive() for worker in workers):
-                    print(f"every process has ended, and {len(lines) - count + 1} cells are not done: {given.logs}")
-                    return 1
-        failed += status != 0
-        print(f"{count}/{len(lines)} process {number} status {status} {seconds:.1f} s: ssgr {line}", flush=True)
-    for worker in workers:
-        worker.join()
-    return int(failed > 0)
+    if not any(answers for _, answers in lines):
+        answered.set()
+    failed, count = 0, 0
+    try:
+        while count < len(lines) and any(worker.is_alive() for worker in workers):
+            if not any(worker.is_alive() for worker in workers[: given.processes]):
+                answered.set()  # they are no longer waited for
+            with suppress(queue.Empty):
+                number, status, seconds, words = ended.get(timeout=1)
+                count, failed = count + 1, failed + (status != 0)
+                told = f"{count}/{len(lines)} process {number} status {status} {seconds:.1f} s"
+                print(f"{told}: {shlex.join(['ssgr', *words])}", flush=True)
+                if status == 0:
+                    answered.set()
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from what was stored")
+    finally:
+        if count < len(lines):
+            print(f"{len(lines) - count} cells are not done: {given.logs}")
+            for worker in workers:
+                worker.terminate()
+        for worker in workers:
+            worker.join()
+    return int(failed > 0 or count < len(lines))
 
 
 def work(number: int, queues: Sequence[Any], wait: Any, ended: Any, logs: Path) -> None:
     """One process: takes cells until there are none, with one engine for all of them; after `wait`, if there is one."""
-    import shlex
-
     from hydra.core.global_hydra import GlobalHydra
 
     from ssgr import cli
-    from ssgr.engines.vllm import close_server
 
     if wait is not None:
         wait.wait()
@@ -189,18 +194,22 @@ def work(number: int, queues: Sequence[Any], wait: Any, ended: Any, logs: Path) 
         for one in queues:
             while True:
                 try:
-                    line = one.get(timeout=0.5)
+                    words = one.get(timeout=0.5)
                 except queue.Empty:
                     break
                 GlobalHydra.instance().clear()
-                sys.argv = ["ssgr", *shlex.split(line)]
+                sys.argv = ["ssgr", *words]
                 begun = time.monotonic()
                 try:
                     status = cli.main()
                 except SystemExit as error:  # how argparse ends
                     status = error.code
-                ended.put((number, status, time.monotonic() - begun, line))
-        close_server()  # a process that multiprocessing started calls no exit handlers
+                except Exception:  # of one cell: the others go on
+                    traceback.print_exc()
+                    status = 1
+                if status == INTERRUPTED:
+                    return
+                ended.put((number, status, time.monotonic() - begun, words))
 
 
 if __name__ == "__main__":

@@ -66,6 +66,15 @@ def test_traces_of_the_whole_store_are_selected_token_for_token(tmp_path, store)
     assert made.summary()["store"] == whose
 
 
+def test_of_paths_in_a_stores_manifest_only_the_last_part_is_told(tmp_path):
+    places = {"model": "/home/a/models/m", "weights": "w1", "problem_set": "/home/a/sets/math.jsonl 1a2b"}
+    store = TraceStore.open(tmp_path / "s", places)
+    store.set_problems(make_problems(2))
+    store.append([Trace(f"p{i}", 0, range(10), [1] * 10, "stop", True, "1") for i in range(2)])
+    told = build(tmp_path, store.folder, config={"tokens": 30}).summary()["store"]
+    assert told == {"model": "m", "weights": "w1", "problem_set": "math.jsonl 1a2b", "sampling": None}
+
+
 def test_k_is_the_stores_own(tmp_path, store):
     hard = difficulty([0.0, 0.25])
     assert build(tmp_path, store.folder, config={"tokens": 20}, difficulty=hard).trace_ids == ["p1/0"]

@@ -9,7 +9,7 @@ from ssgr.calibration.selected import selected_traces
 from ssgr.config import Correctness, TracesConfig
 from ssgr.errors import CellError, UserError
 from ssgr.traces.importing import Reading, contents_of, import_traces
-from ssgr.traces.kept import KEPT, kept_manifest
+from ssgr.traces.kept import KEPT, kept_manifest, without_places
 from ssgr.traces.rollouts import BUNDLED, BUNDLED_NAME
 from ssgr.traces.store import StoreView, TraceStore
 from ssgr.traces.stores import lock_of, whole_view
@@ -43,7 +43,8 @@ def traces(request: CalibrationRequest) -> CalibrationSet:
     ungraded = _check_grades(view, request)
     chosen = selected_traces(request, view)
     _check_vocabulary(chosen, request)
-    chosen.details["store"] = {name: store.manifest.get(name) for name in WHOSE}
+    whose = without_places(store.manifest)
+    chosen.details["store"] = {name: whose.get(name) for name in WHOSE}
     chosen.notes = [*_notes(store, view, request, ungraded), *chosen.notes]
     return chosen
 

@@ -8,7 +8,7 @@ another one says as well, and that is what makes the file small.
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -124,10 +124,21 @@ def _ids(store: TraceStore, rows: Any, right: np.ndarray) -> dict[str, list[Any]
     return {"output_ids": outputs, "prompt": prompts}
 
 
+def without_places(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What a store's manifest says; of a path on this machine its last part."""
+    places = {name: manifest[name] for name in PLACES if manifest.get(name) is not None}
+    return manifest | {name: _last_part(place) for name, place in places.items()}
+
+
+def _last_part(place: str) -> str:
+    """Of an absolute path, and of what follows it as in a problem set's name: `/home/a/math.jsonl 1a2b`."""
+    return PurePath(place).name if PurePath(place).is_absolute() else place
+
+
 def _manifest(made: dict[str, Any]) -> dict[str, Any]:
-    """What a store's manifest says of the traces themselves; of a path on this machine its last part."""
-    places = {name: made[name] for name in PLACES if made.get(name) is not None}
-    places = {name: Path(place).name if Path(place).is_absolute() else place for name, place in places.items()}
+    """What a store's manifest says of the traces themselves."""
+    known = without_places(made)
+    places = {name: known[name] for name in PLACES if known.get(name) is not None}
     return {name: made[name] for name in NAMES if name in made} | places | {KEPT: "correct"}
 
 
