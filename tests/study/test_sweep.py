@@ -29,14 +29,24 @@ def test_the_grid_says_what_was_asked_for_and_a_part_of_it_changes_nothing(tmp_p
     for line, count in (
         ("sparsity=s40,s50", 2),
         ("sparsity=choice(s40)", 2),
-        ("sparsity=s40,s60", 2),
-        ("sparsity=s30,s40,s60", 3),
+        ("sparsity=s40,s60", 3),
+        ("sparsity=s30,s40,s60", 4),
     ):
         assert ssgr(f"-m {FAST} study=asked {line}", tmp_path).status == 0
         grid = read_grid(tmp_path / "runs" / "asked")
         assert len(grid) == count and all((tmp_path / "runs" / "asked" / entry["cell"]).is_dir() for entry in grid)
         assert all(entry["cell"].endswith(entry["hash"]) for entry in grid)
     assert {override for entry in grid for override in entry["overrides"]} >= {"sparsity=s30", "sparsity=s60"}
+
+
+def test_what_was_asked_for_once_and_never_finished_is_not_asked_for_for_ever(tmp_path):
+    line = f"-m {FAST} study=asked calibration.tokens=1024,999999999 pruner=wanda"
+    assert ssgr(line, tmp_path).status == 1
+    (finished,) = [path.parent.name for path in (tmp_path / "runs" / "asked").glob("*/result.json")]
+    assert len(read_grid(tmp_path / "runs" / "asked")) == 2
+    assert ssgr(f"-m {FAST} study=asked sparsity=choice(s40)", tmp_path).status == 0
+    grid = read_grid(tmp_path / "runs" / "asked")
+    assert len(grid) == 2 and grid[0]["cell"] == finished and grid[1]["overrides"][-1] == "sparsity=s40"
 
 
 def test_a_dry_run_of_a_study_writes_nothing_and_says_what_is_to_be_done(tmp_path):
