@@ -194,9 +194,8 @@ def with_error(one: Priced, measure: str, form: str) -> str:
     values = one.arm.measure(measure)
     if values is None:
         return ""
-    estimate = stats.mean(values)
-    alone = one.run[f"{measure}_se"] if len(one.arm.seeds) == 1 else estimate.se
-    return f"{estimate.value:{form}} ± {alone:{form}}"
+    error = one.run[f"{measure}_se"] if len(one.arm.seeds) == 1 else stats.mean(values).se
+    return f"{values.mean():{form}} ± {error:{form}}"
 
 
 def with_cut(tokens: float, share: float) -> str:
