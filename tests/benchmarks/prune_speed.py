@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--stages", action="store_true", help="run each once more, with its stages apart")
     parser.add_argument("--eager-blocks", type=int, help="blocks of the eager path; 0: none (default: all)")
     parser.add_argument("--quality", type=int, default=0, help="blocks whose errors are measured in fp64")
+    parser.add_argument("--quality-alone", action="store_true", help="no seconds, whose runs come first")
     parser.add_argument("--many", action="store_true", help="many answers from one pass (pruner.one_pass)")
     parser.add_argument("--peer", choices=PEERS, help="a package that prunes the same, where it is installed")
     parser.add_argument("--out", type=Path)
@@ -145,6 +146,13 @@ class Measurement:
         forward_passes(self.loaded, whole[:8])
         self.keep(forward_seconds=timed(forward_passes, self.loaded, whole)[0])
         asked = [(name, text) for name in given.pruners for text in given.patterns]
+        if not given.quality_alone:
+            self.seconds(asked)
+        if given.quality:
+            self.quality(asked, min(given.quality, self.blocks))
+
+    def seconds(self, asked: list[tuple[str, str]]) -> None:
+        given = self.given
         for name, text in asked:
             self.program(name, text)
         if given.many:
@@ -156,8 +164,6 @@ class Measurement:
             for name, text in asked:
                 if name in PEERS[given.peer]:
                     self.peer(name, text)
-        if given.quality:
-            self.quality(asked, min(given.quality, self.blocks))
 
     def program(self, name: str, text: str) -> None:
         say(f"ssgr: {name} {text}")

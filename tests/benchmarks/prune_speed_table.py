@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 GB = 1e9
+WIDE = 160
 RATIOS = {"relative_error": "sinks too", "relative_error_without_sinks": "no sinks"}
 
 
@@ -14,6 +15,8 @@ def show(found: dict[str, Any]) -> None:
     if not found:
         return
     output = Console()
+    if not output.is_terminal:  # a file has no edge at 80 columns
+        output.width = WIDE
     output.print(runs(found))
     for line in comparisons(found):
         output.print(line, highlight=False)
