@@ -88,12 +88,15 @@ def baseline_of(one: Priced, priced: Sequence[Priced], key: str, value: str) -> 
     found = [
         other
         for other in priced
-        if other.row == one.row
+        if (other.run["model"], other.run["task"]) == (one.run["model"], one.run["task"])
         and has(other, key, value)
         and other.arms.problems.equals(one.arms.problems)
         and all(named(other, name) in ("null", named(one, name)) for name in compared(one, other) if name != key)
         and same_options(one, other, key)
     ]
+    # by KL, cells that measured nothing else may stand beside cells that did
+    alone = [other for other in found if one.arm.accuracy is None or other.arm.accuracy is None]
+    found = [other for other in found if other.row == one.row] or alone
     if len(found) > 1:
         names = ", ".join(other.name for other in found)
         raise UserError(f"--against {key}={value}: several arms are like {one.name}: {names}; choose with --where")
@@ -119,6 +122,8 @@ def same_options(one: Priced, other: Priced, key: str) -> bool:
     said = SAID.get(key, (key.removesuffix("name"),))  # a group's options come with its choice
     if selects(one) != selects(other) or pd.isna(one.run["calibration"]) or pd.isna(other.run["calibration"]):
         said += OF_CALIBRATION
+    if one.arm.accuracy is None or other.arm.accuracy is None:
+        said += ("evaluation.",)  # KL alone is compared, on the same dense answers
     mine, its = (config_of(each.run["config"], said) | chosen(each, key) for each in (one, other))
     if any(mine[name] != its[name] for name in mine.keys() & its.keys()):
         return False

@@ -192,6 +192,14 @@ def test_cells_of_the_divergence_alone_are_compared_by_it(capsys, tmp_path):
     assert "accuracy" not in legend and "lower is better" in legend
 
 
+def test_cells_of_the_divergence_alone_stand_beside_those_with_answers(capsys, tmp_path):
+    alone = {"length": "short", "limit": "200", "evaluation": "divergence", "evaluation.task": "tiny_math"}
+    every, short = (write_cell(tmp_path, "mine", more, Problems(200)) for more in ({"limit": "200"}, alone))
+    *_, row = table(capsys, "--runs", tmp_path, "--against", "length=all")[0]
+    gap = (divergences([short]) - divergences([every])).mean()
+    assert numbers(row["KL − all [95 %]"])[0] == pytest.approx(gap, abs=6e-5) and row["− all [95 %]"] == ""
+
+
 def test_kl_has_differences_beside_those_of_accuracy_but_not_between_sources(capsys, tmp_path):
     cells = {
         length: write_cell(tmp_path / "lengths", "mine", {"length": length, "limit": "200"}, Problems(200))
