@@ -8,8 +8,10 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 from command_line import cells, config_of, ssgr, start
 from hydra.core.utils import JobReturn, JobStatus
+from joblib import cpu_count
 
 from ssgr import resume
 from ssgr.cell import describe
@@ -72,8 +74,24 @@ def shared_work(folder):
     return {path.name: path.read_bytes() for path in paths}
 
 
+@pytest.fixture(scope="module")
+def with_a_workers_threads(tmp_path_factory):
+    """The same by as many threads as joblib leaves each of two workers.
+
+    Where a processor multiplies bf16 by tiles (AMX), the last digits of sums, and so what is sampled, depend on them.
+    """
+    folder, threads = tmp_path_factory.mktemp("threads"), torch.get_num_threads()
+    torch.set_num_threads(min(2, max(1, cpu_count() // 2)))  # `start` asks for two at most
+    try:
+        assert ssgr(GRID, folder).status == 0
+    finally:
+        torch.set_num_threads(threads)
+    return folder
+
+
 @pytest.mark.parametrize("launcher", PARALLEL)
-def test_a_parallel_study_is_the_sequential_one(launcher, basic, tmp_path):
+def test_a_parallel_study_is_the_sequential_one(launcher, request, tmp_path):
+    basic = request.getfixturevalue("with_a_workers_threads" if launcher == "cores" else "basic")
     err = finished(start(f"{GRID} {PARALLEL[launcher]}", tmp_path))
     assert "4 cells: 4 finished" in err and "4 are to be run" in err
     assert len(assert_same(tmp_path, basic)) == 4
