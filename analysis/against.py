@@ -5,6 +5,7 @@ task that nothing but the divergence was measured on, the KL alone.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import pandas as pd
@@ -21,9 +22,11 @@ from ssgr.errors import UserError
 MEASURES = {"accuracy": verdicts.ACCURACY, "kl": verdicts.KL}
 
 Table = dict[str, Priced]  # one arm, by task
+Baselines = dict[int, Priced | None]  # of each arm, by its id
 
 
-class Shown(NamedTuple):
+@dataclass(frozen=True)
+class Shown:
     """Which columns a task has, and the count that its heads say."""
 
     accuracy: bool
@@ -31,7 +34,8 @@ class Shown(NamedTuple):
     kl_difference: bool
     usual: str
 
-    def __len__(self) -> int:
+    @property
+    def width(self) -> int:
         return 3 * self.accuracy + self.kl + self.kl_difference
 
     def heads(self, task: str, value: str) -> list[str]:
@@ -80,17 +84,18 @@ def tables(data: Data, key: str, value: str) -> tuple[list[ModelTable], str, lis
         values = {named(one, key): value_of(one, key) for one in priced}
         choices = ", ".join(sorted(values, key=lambda text: rank(key, values[text])))
         raise UserError(f"--against {key}={value}: no arm has it; {key} is {choices}")
+    baselines = {id(one): baseline_of(one, priced, key, value) for one in priced}
     found, methods = [], []
     for model in dict.fromkeys(one.run["model"] for one in priced):
         some = [one for one in priced if one.run["model"] == model]
-        found.append(ModelTable(model, *heads_and_rows(some, key, value, methods)))
+        found.append(ModelTable(model, *heads_and_rows(some, baselines, key, value, methods)))
     generates = any(one.arm.accuracy is not None for one in priced)
-    return found, legend(key, value, methods, generates), [*left_out, *apart(priced, key, value)]
+    return found, legend(key, value, methods, generates), [*left_out, *apart(priced, baselines, value)]
 
 
-def apart(priced: Sequence[Priced], key: str, value: str) -> list[str]:
+def apart(priced: Sequence[Priced], baselines: Baselines, value: str) -> list[str]:
     """A line for each arm whose KL is not compared, since its baseline's was measured on other dense answers."""
-    pairs = [(one, baseline_of(one, priced, key, value)) for one in priced]
+    pairs = [(one, baselines[id(one)]) for one in priced]
     return [
         f"KL − {label(value)} of {one.name}: the two were measured on different dense answers"
         for one, other in pairs
@@ -99,7 +104,7 @@ def apart(priced: Sequence[Priced], key: str, value: str) -> list[str]:
 
 
 def heads_and_rows(
-    priced: Sequence[Priced], key: str, value: str, methods: list[str]
+    priced: Sequence[Priced], baselines: Baselines, key: str, value: str, methods: list[str]
 ) -> tuple[list[str], list[list[str]]]:
     """The table of one model; how its intervals were made is added to `methods`."""
     by_task: dict[str, list[Priced]] = {}
@@ -119,7 +124,7 @@ def heads_and_rows(
     for (pruned, source, cells), arm in arms.items():
         row = [pruned, source, *[str(len(cells))] * several]
         for task, shows in tasks.items():
-            row += columns(arm.get(task), priced, (key, value), shows, methods)
+            row += columns(arm.get(task), baselines, shows, methods)
         about = next(iter(arm.values())).arm.runs
         row.append(plain(about["seconds_pruning"].mean(), ".1f"))
         generating = pd.Series([one.arm.runs["seconds"].mean() for one in arm.values()]).sum(min_count=1)
@@ -135,13 +140,11 @@ def columns_of(some: Sequence[Priced], key: str) -> Shown:
     return Shown(accuracy, kl, kl and not (accuracy and key == "calibration"), usual)
 
 
-def columns(
-    one: Priced | None, priced: Sequence[Priced], against: tuple[str, str], shows: Shown, methods: list[str]
-) -> list[str]:
+def columns(one: Priced | None, baselines: Baselines, shows: Shown, methods: list[str]) -> list[str]:
     """Accuracy, difference, KL and its difference, tokens; empty where the arm was not evaluated on the task."""
     if one is None:
-        return [""] * len(shows)
-    baseline = baseline_of(one, priced, *against)
+        return [""] * shows.width
+    baseline = baselines[id(one)]
     count = "" if count_of(one.run) == shows.usual else f" ({count_of(one.run)})"
     accuracy, kl = with_error(one, "accuracy", ".3f"), with_error(one, "kl", ".4f")
     found = []
@@ -177,7 +180,7 @@ def dense_rows(priced: Sequence[Priced], tasks: dict[str, Shown], several: bool)
         row, seconds = ["dense", "", *[""] * several], []
         for task, shows in tasks.items():
             here = list(found[task].values())[place : place + 1]
-            row += dense_columns(here[0], shows) if here and shows.accuracy else [""] * len(shows)
+            row += dense_columns(here[0], shows) if here and shows.accuracy else [""] * shows.width
             seconds += [one.run["dense_seconds"] for one in here]
         rows.append([*row, "", plain(pd.Series(seconds).sum(min_count=1), ".0f")])
     return rows
@@ -186,7 +189,7 @@ def dense_rows(priced: Sequence[Priced], tasks: dict[str, Shown], several: bool)
 def dense_columns(one: Priced, shows: Shown) -> list[str]:
     dense, count = one.arms.dense, count_of(one.run, "dense_")
     accuracy = f"{dense.value:.3f} ± {dense.se:.3f}" + (f" ({count})" if count != shows.usual else "")
-    return [accuracy, *[""] * (len(shows) - 2), with_cut(dense.mean_tokens, dense.truncated)]
+    return [accuracy, *[""] * (shows.width - 2), with_cut(dense.mean_tokens, dense.truncated)]
 
 
 def with_error(one: Priced, measure: str, form: str) -> str:
