@@ -78,7 +78,7 @@ def shared_work(folder):
 def with_a_workers_threads(tmp_path_factory):
     """The same by as many threads as joblib leaves each of two workers.
 
-    Where a processor multiplies bf16 by tiles (AMX), the last digits of sums, and so what is sampled, depend on them.
+    On some processors, as one with AMX, the last digits of bf16 sums, and so what is sampled, depend on them.
     """
     folder, threads = tmp_path_factory.mktemp("threads"), torch.get_num_threads()
     torch.set_num_threads(min(2, max(1, cpu_count() // 2)))  # `start` asks for two at most
