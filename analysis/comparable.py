@@ -31,6 +31,8 @@ WITHOUT_EFFECT = (  # on what is measured
     "study",
     "device",
     "limit",  # `problems` is what came of it
+    "evaluation.repeats",  # as `repeats`; the divergence knows none
+    "evaluation.task",  # of the divergence; `task` says it
     "overwrite",
     "save_checkpoint",
     "dry_run",
@@ -38,6 +40,12 @@ WITHOUT_EFFECT = (  # on what is measured
     "cache_dir",
     "tracking.",
     "engine.batch_size",
+    "engine.gpu_memory_utilization",
+    "engine.max_num_seqs",
+    "engine.replicas_per_card",
+    "engine.data_parallel_size",
+    "engine.tensor_parallel_size",
+    "engine.enforce_eager",
     "model.offload",
     "evaluation.divergence",
     "pruner.measure_error",

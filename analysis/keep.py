@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -17,8 +16,8 @@ from ssgr.cache import write_atomically
 from ssgr.errors import UserError
 
 SMALLER = {pa.float64(): pa.float32(), pa.int64(): pa.int32()}
-# kl x tokens has the first in full; no figure reads the others
-FIVE_DIGITS = ("kl_sum", "nll", "nll_dense", "top1_changed")
+# kl x tokens is the first; of the others no figure reads more than their means, which result.json has
+NOT_READ = ("kl_sum", "nll", "nll_dense", "top1_changed")
 LONGEST_ANSWER = 64  # characters: a box with more may hold the question instead, which is not ours to publish
 NOWHERE = ("runs_dir", "cache_dir")
 # of a path within a list or a mapping that is one text, as overrides hold them: also=[{name: x, path: /a/b.jsonl}]
@@ -29,9 +28,10 @@ def keep(sources: Sequence[str], studies: Sequence[str], out: Path, histories: b
     """Copies the finished cells of these studies (all where none is named) to out/<study>/<cell>; returns the folders.
 
     result.json without the paths of the machine that made it; samples.parquet without output_ids and without answers
-    of more than LONGEST_ANSWER characters, divergence.parquet with single precision; study.json where there is
-    one; prune_report.json with `histories`. `load_*` read the copy as they read the original. Raises UserError where a
-    study has no finished cell, where a table of one cannot be read, and where a source is no directory.
+    of more than LONGEST_ANSWER characters, divergence.parquet with single precision and without NOT_READ; study.json
+    where there is one; prune_report.json with `histories`. `load_*` read the copy as they read the original, with
+    nothing in those columns. Raises UserError where a study has no finished cell, where a table of one cannot be
+    read, and where a source is no directory.
     """
     cells = [cell for cell in find_cells(list(sources), None)[0] if not studies or cell.study in studies]
     if remote := [cell.place for cell in cells if not isinstance(cell, DiskCell)]:
@@ -63,12 +63,10 @@ def copy_cell(cell: DiskCell, folder: Path, histories: bool) -> Path:
 
 def write_small(table: pa.Table, path: Path) -> None:
     """Numbers in 32 bits and their bytes in streams, ids as what changes from one to the next, text as dictionaries."""
+    table = table.drop_columns([name for name in NOT_READ if name in table.column_names])
     table = table.cast(pa.schema([field.with_type(SMALLER.get(field.type, field.type)) for field in table.schema]))
-    for place, name in enumerate(table.column_names):
-        if name in FIVE_DIGITS:
-            table = table.set_column(place, name, pa.array(five_digits(table[name].to_numpy())))
-        elif name == "answer":
-            table = table.set_column(place, name, short(table[name]))
+    if "answer" in table.column_names:
+        table = table.set_column(table.column_names.index("answer"), "answer", short(table["answer"]))
     encodings = {"problem_id": "DELTA_BYTE_ARRAY"}
     encodings |= {field.name: "BYTE_STREAM_SPLIT" for field in table.schema if field.type in SMALLER.values()}
     pq.write_table(
@@ -85,12 +83,6 @@ def write_small(table: pa.Table, path: Path) -> None:
 
 def short(answers: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(pc.less_equal(pc.utf8_length(answers), LONGEST_ANSWER), answers, None)
-
-
-def five_digits(values: np.ndarray) -> np.ndarray:
-    """float32 rounded to 16 of its 24 bits of precision: no compression can shorten the last ones."""
-    bits = values.astype(np.float32).view(np.uint32) + np.uint32(0x80)
-    return (bits & np.uint32(0xFFFFFF00)).view(np.float32)
 
 
 def copy_json(original: Path, copy: Path) -> None:

@@ -26,7 +26,11 @@ ROW, FRAME, NAME, LEGEND = 0.34, 0.42, 0.14, 0.42  # inches: a contrast, around 
 MOST_MODELS = 4
 AT_HOME = "Whether a lead in KL holds on held-out problems unlike either arm is asked under the figure of its axis."
 THIN, THICK = 0.8, 2.4  # of the intervals of 95 % and of 90 %
-MARKS = {"matched": ("o", None), "unmatched": ("s", "white")}  # marker, and its face where that is not its colour
+MARKS = {  # marker, and its face where that is not its colour; in the order in which they stand, from above
+    "matched": ("o", None),
+    "matched by two": ("D", None),
+    "unmatched": ("s", "white"),
+}
 NO_CONTRAST = "no study holds both arms of a contrast: " + ", ".join(f"{one} − {other}" for _, one, other in ASKED)
 
 
@@ -69,8 +73,16 @@ def row_of(contrast: Contrast) -> dict[str, Any]:
         "verdict": contrast.verdict,
         "model": group.model,
         "matched": bool(group.balance),
+        "kept_still": kept_still(group.balance),
         "colour": contrast.first,
     }
+
+
+def kept_still(balance: str) -> str:
+    """Which of MARKS."""
+    if not balance:
+        return "unmatched"
+    return "matched by two" if " and " in balance else "matched"
 
 
 def draw(width: float, table: pd.DataFrame, models: Sequence[str]) -> "FigureBase":
@@ -98,7 +110,7 @@ def draw_model(figure: "FigureBase", table: pd.DataFrame, measures: Sequence[str
             continue
         draw_margin(axes, part, places)
         for _, row in part.iterrows():
-            draw_contrast(axes, row, places[row["arm"]] + offset(table, row["matched"]))
+            draw_contrast(axes, row, places[row["arm"]] + offset(table, row))
         reach = pd.concat([part["low"], part["high"], part["margin"], -part["margin"]])
         panels.linear_axis(axes, "x", reach.min(), reach.max(), steps=4)
         panels.title(axes, measure, "x")
@@ -110,9 +122,10 @@ def draw_model(figure: "FigureBase", table: pd.DataFrame, measures: Sequence[str
     panels.factor_axis(grid[0], names, "y", apart=None, ends=0.5)
 
 
-def offset(table: pd.DataFrame, matched: bool) -> float:
+def offset(table: pd.DataFrame, row: pd.Series) -> float:
     """Matched above unmatched, each in the middle where there is no other."""
-    return 0.0 if table["matched"].nunique() == 1 else (-0.2 if matched else 0.2)
+    beside = [kind for kind in MARKS if kind in set(table.loc[table["arm"] == row["arm"], "kept_still"])]
+    return np.linspace(-0.2, 0.2, len(beside))[beside.index(row["kept_still"])] if len(beside) > 1 else 0.0
 
 
 def draw_margin(axes: "Axes", rows: pd.DataFrame, places: dict[str, float]) -> None:
@@ -127,7 +140,7 @@ def draw_margin(axes: "Axes", rows: pd.DataFrame, places: dict[str, float]) -> N
 def draw_contrast(axes: "Axes", row: pd.Series, place: float) -> None:
     """The 95 % interval thin, the 90 % interval thick, the difference as a mark that says whether it is matched."""
     ink = COLOURS[row["colour"]]
-    marker, face = MARKS["matched" if row["matched"] else "unmatched"]
+    marker, face = MARKS[row["kept_still"]]
     gid = f"{row['series']}/{row['arm']}"
     for before, name, thick in (("", "interval", THIN), ("inner_", "interval/inner", THICK)):
         ends = [row[f"{before}low"], row[f"{before}high"]]
@@ -141,7 +154,7 @@ def draw_key(figure: "FigureBase", table: pd.DataFrame) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    kinds = [kind for kind in MARKS if (table["matched"] == (kind == "matched")).any()]
+    kinds = [kind for kind in MARKS if kind in set(table["kept_still"])]
     signs = [
         Line2D([], [], marker=marker, mfc=face or GREY, mec=GREY, mew=0.8, ms=4.2, lw=0, label=kind)
         for kind, (marker, face) in MARKS.items()
@@ -161,13 +174,15 @@ def caption(groups: Sequence[Group], found: Sequence[Contrast]) -> str:
     arms = [group.arms for group in groups]
     how = "; ".join(dict.fromkeys(map(captions.bars, arms)))
     matched = ", ".join(dict.fromkeys(f"{group.axis} by {group.balance}" for group in groups if group.balance))
+    several_axes = " and " in matched
     parts = [
         "**Contrasts that were fixed beforehand.**",
         *(
             f"{capital(group.axis)} ({group.which}), {captions.measured_on(group.arms)} {captions.how(group.arms)}"
             for group in groups
         ),
-        f"Discs: selections that were matched ({matched});" * bool(matched),
+        f"Discs (diamonds: by two axes): selections that were matched ({matched});" * several_axes,
+        f"Discs: selections that were matched ({matched});" * (bool(matched) and not several_axes),
         "squares: unmatched ones." if matched else "Squares: selections that were not matched.",
         f"Thin bars: {how}; thick bars: 90 % intervals, made alike.",
         f"Shaded: the margin, {margins(groups)}.",

@@ -3,15 +3,17 @@
 A cell is matched where its config says so (`selection.balance`), whatever its study is called.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from analysis import equivalence, stats
 from analysis.arms import Arms, Data, gather
-from analysis.comparable import balanced_by, pruned_alike
+from analysis.comparable import SAID_BY, balanced_by, config_of, pruned_alike
 from analysis.equivalence import Equivalence
 from analysis.figures import findings, plotted
 from analysis.rows import options
@@ -112,16 +114,47 @@ def gather_groups(data: Data) -> tuple[list[Group], list[str]]:
             (other,) = ORDERED.keys() - {axis}
             inside = every[every[axis].isin(names) & (every[other] == "all")].drop_duplicates("cell")
             some = []
-            for _, part in inside.groupby(inside["balance"] == ""):
+            for balance in sorted(inside["balance"].unique(), key=lambda text: (text == "", text)):
+                part = with_contrasts(inside[inside["balance"] == balance], axis)
                 try:
-                    arms = gather(data.only(part), (axis,))
+                    measured = by_measure(data.only(part), axis)
                 except UserError as error:
                     left_out.append(str(error))
                 else:
-                    some.append(Group(f"{model}, {task}", axis, part["balance"].iloc[0], arms))
+                    some += [Group(f"{model}, {task}", axis, balance, arms) for arms in measured]
             stick = yardstick(some, every)
             found += [replace(group, yardstick=stick) for group in some]
     return found, left_out
+
+
+def with_contrasts(runs: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """Those of these runs that, alike in all but the axis, hold a contrast (all, where none do), so that what another
+    study varies is not mixed in; without arms that no contrast needs and that lack a seed of those that one does."""
+    pairs = [{one, other} for which, one, other in ASKED if which == axis]
+    setting = [setting_beside(axis, text) for text in runs["config"]]
+    alike = runs.groupby([setting, "problems", "dense_repeats"], dropna=False)[axis]
+    holds = alike.transform(lambda names: any(pair <= set(names) for pair in pairs)).astype(bool)
+    runs = runs[holds] if holds.any() else runs
+    seeds = runs.groupby(axis)["seed"].agg(set)
+    needed = seeds[seeds.index.isin(set.union(*pairs))]
+    shared = set.intersection(*needed) if len(needed) else set()
+    return runs[runs[axis].isin(seeds.index[[arm in needed.index or shared <= seeds[arm] for arm in seeds.index]])]
+
+
+def setting_beside(axis: str, config: str) -> str:
+    return json.dumps(config_of(config, SAID_BY[axis]), sort_keys=True)
+
+
+def by_measure(data: Data, axis: str) -> list[Arms]:
+    """The arms along the axis; where some cells measured the divergence alone, apart: of those with answers for
+    accuracy, of all for KL."""
+    answered = data.runs["accuracy"].notna()
+    if answered.all() or not answered.any():
+        return [gather(data, (axis,))]
+    accuracy = gather(data.only(data.runs[answered]), (axis,))
+    accuracy = replace(accuracy, arms=[replace(arm, kl=None) for arm in accuracy])
+    diverged = data.runs[data.runs["kl"].notna()].assign(accuracy=np.nan, repeats=np.nan)
+    return [accuracy, gather(data.only(diverged), (axis,))]
 
 
 def yardstick(groups: Sequence[Group], runs: pd.DataFrame) -> Yardstick | None:

@@ -72,6 +72,10 @@ def config_of(overrides: dict[str, str], study: str) -> dict:
         for part in path:
             target = target[part]
         target[last] = yaml.safe_load(value)
+    if task := config["evaluation"].get("task"):  # a run's config has the task's values in place of null
+        of_task = option("evaluation", task)
+        filled = {key: of_task.get(key) for key, value in config["evaluation"].items() if value is None}
+        config["evaluation"] |= filled
     return config
 
 

@@ -219,6 +219,39 @@ def test_a_model_of_accuracy_alone_has_no_panel_of_kl(data):
     assert set(drawing.table.loc[drawing.table["model"] == "b, tiny_math", "panel"]) == {"accuracy"}
 
 
+def test_cells_of_the_divergence_alone_add_seeds_to_kl_and_other_settings_and_arms_stay_out(tmp_path):
+    def write(study, cells, seeds, **more):
+        def keep(cell):
+            return cell["difficulty"] in cells and cell["seed"] in seeds
+
+        write_study(tmp_path, "difficulty_effect", seeds=4, keep=keep, study=study, **more)
+
+    write("answers", ("hard", "easy"), "01")
+    write("alone", ("hard", "medium", "easy"), "23", **ALONE)
+    pooled = figures.draw("claims", data_of(tmp_path))
+    assert pooled.table.set_index("panel")["seeds"].to_dict() == {"accuracy": 2, "kl": 4}, "medium lacks two of them"
+    assert pooled.notes == [] and len([line for line in pooled.findings if "variance" in line]) == 2
+    write("sinks", ("hard",), "01", pruner__sinks="exclude")
+    more = figures.draw("claims", data_of(tmp_path))
+    assert more.notes == [] and more.table.equals(pooled.table)
+    write("damped", ("hard", "easy"), "01", pruner__damping="0.1")
+    with pytest.raises(UserError, match=r"the cells differ in pruner.damping \(0.01, 0.1\)"):
+        figures.draw("claims", data_of(tmp_path))
+
+
+def test_a_contrast_matched_by_two_axes_stands_beside_that_of_one(runs, tmp_path):
+    two = {"selection__balance": "[length,family]"}
+    write_study(tmp_path, "difficulty_effect", keep=lambda cell: cell["difficulty"] != "all", study="two", **two)
+    drawing = figures.draw("claims", data_of(runs, tmp_path))
+    rows = drawing.table[(drawing.table["panel"] == "kl") & (drawing.table["arm"] == "hard − easy")]
+    assert rows["series"].str.split(": ").str[1].tolist() == ["matched by length", "matched by length and family",
+                                                               "unmatched"]  # fmt: skip
+    heights = [line.get_ydata()[0] for line in drawing.figure.axes[1].lines if "hard" in str(line.get_gid())]
+    assert len(set(heights)) == 3
+    assert "Discs (diamonds: by two axes)" in drawing.caption
+    check_legible(drawing, texts_of(drawing))
+
+
 def test_what_cannot_be_compared_is_left_out_and_said(data, tmp_path):
     write_study(tmp_path, "difficulty_effect", study="third", pruner="wanda", **ALONE)
     drawing = figures.draw("claims", Data(*(
