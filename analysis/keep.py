@@ -11,13 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from analysis.load import DiskCell, find_cells
-from analysis.rows import DIVERGENCE, SAMPLES
+from analysis.rows import DIVERGENCE, NOT_KEPT, SAMPLES
 from ssgr.cache import write_atomically
 from ssgr.errors import UserError
 
 SMALLER = {pa.float64(): pa.float32(), pa.int64(): pa.int32()}
-# kl x tokens is the first; of the others no figure reads more than their means, which result.json has
-NOT_READ = ("kl_sum", "nll", "nll_dense", "top1_changed")
 LONGEST_ANSWER = 64  # characters: a box with more may hold the question instead, which is not ours to publish
 NOWHERE = ("runs_dir", "cache_dir")
 # of a path within a list or a mapping that is one text, as overrides hold them: also=[{name: x, path: /a/b.jsonl}]
@@ -28,7 +26,7 @@ def keep(sources: Sequence[str], studies: Sequence[str], out: Path, histories: b
     """Copies the finished cells of these studies (all where none is named) to out/<study>/<cell>; returns the folders.
 
     result.json without the paths of the machine that made it; samples.parquet without output_ids and without answers
-    of more than LONGEST_ANSWER characters, divergence.parquet with single precision and without NOT_READ; study.json
+    of more than LONGEST_ANSWER characters, divergence.parquet with single precision and without NOT_KEPT; study.json
     where there is one; prune_report.json with `histories`. `load_*` read the copy as they read the original, with
     nothing in those columns. Raises UserError where a study has no finished cell, where a table of one cannot be
     read, and where a source is no directory.
@@ -63,7 +61,7 @@ def copy_cell(cell: DiskCell, folder: Path, histories: bool) -> Path:
 
 def write_small(table: pa.Table, path: Path) -> None:
     """Numbers in 32 bits and their bytes in streams, ids as what changes from one to the next, text as dictionaries."""
-    table = table.drop_columns([name for name in NOT_READ if name in table.column_names])
+    table = table.drop_columns([name for name in NOT_KEPT if name in table.column_names])
     table = table.cast(pa.schema([field.with_type(SMALLER.get(field.type, field.type)) for field in table.schema]))
     if "answer" in table.column_names:
         table = table.set_column(table.column_names.index("answer"), "answer", short(table["answer"]))

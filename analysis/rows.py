@@ -93,6 +93,8 @@ DIVERGENCE = pa.schema(
         "length": TEXT,
     }
 )
+# by `keep`: no figure reads more of them than their means, which result.json has
+NOT_KEPT = ("kl_sum", "nll_dense", "nll", "top1_changed")
 HISTORY = pa.schema({"block": WHOLE, "seconds": REAL, "relative_error": REAL})
 ORDER = ("task", "problem_id", "repeat")  # of rows, whatever wrote them; sorted ids take less room in `keep`'s files
 NAMES_OF_NUMBERS = {"NaN": None, "Infinity": float("inf"), "-Infinity": float("-inf")}  # W&B's JSON
@@ -180,14 +182,16 @@ def table_of(rows: pa.Table | list[dict[str, Any]], schema: pa.Schema) -> pa.Tab
     """The columns of the schema, in its order and types, rows by task, problem and repeat.
 
     Raises ValueError where a column is missing or of another kind. Real numbers and text may be
-    missing in places, and columns that only measuring fills may be missing as a whole.
+    missing in places, and columns that only measuring fills, or that `keep` leaves out, may be missing as a whole.
     """
-    columns = []
+    may_lack, columns = {"relative_error", *NOT_KEPT}, []
     names = set(rows.column_names) if isinstance(rows, pa.Table) else {name for row in rows for name in row}
     for field in schema:
-        if field.name not in names and field.name != "relative_error" and len(rows):
+        if field.name not in names and field.name not in may_lack and len(rows):
             raise ValueError(f"no column {field.name}")
-        if isinstance(rows, pa.Table):
+        if isinstance(rows, pa.Table) and field.name not in names:
+            column = pa.nulls(len(rows), field.type)
+        elif isinstance(rows, pa.Table):
             column = rows.column(field.name).cast(field.type)
         else:
             column = _column([row.get(field.name) for row in rows], field.type)
