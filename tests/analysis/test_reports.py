@@ -36,6 +36,11 @@ def test_two_cells_of_one_arm_and_seed_are_named_with_what_differs(tmp_path):
         "limit (6 | 12)"
     )
     assert runs["cell"].tolist() == ["first", "second", "third"], "none is dropped"
+    for seed, name in ((2, "fourth"), (2, "fifth"), (3, "sixth"), (3, "seventh")):
+        damping = {"damping": 0.1 if name in ("fifth", "seventh") else 0.01}
+        write_stored_cell(tmp_path, "b", name, seed=seed, pruner=config_of()["pruner"] | damping)
+    (_, line) = problems(load_runs(tmp_path))
+    assert line.startswith("study b holds 2 cells of one arm and seed, 2 times, fifth, fourth: they differ in pruner")
     assert problems(load_runs(tmp_path, where={"limit": "12"})) == []
 
 

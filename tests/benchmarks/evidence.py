@@ -1,10 +1,10 @@
 """The studies behind docs/findings.md, cell by cell, by several processes that take turns on one card.
 
     python tests/benchmarks/evidence.py --list
-    python tests/benchmarks/evidence.py length_matched:6,7 axes:4,5 sinks weights --processes 3 --kl-processes 1 \\
+    python tests/benchmarks/evidence.py length_matched:6,7 axes:4,5 pick weights --processes 3 --kl-processes 1 \\
         --config-dir mine model=qwen2_5_coder_1_5b model.path=DIR engine=vllm engine.replicas_per_card=2 \\
         calibration=own_here calibration.tokens=65536 "evaluation.path='math/*.jsonl'" evaluation.dense_repeats=4
-    python tests/benchmarks/evidence.py sinks:0 weights:0 --task tiny_math --prefix tiny_      # the bundled model
+    python tests/benchmarks/evidence.py pick:0 weights:0 --task tiny_math --prefix tiny_      # the bundled model
 
 STUDY or STUDY:SEED,SEED in the order in which they are wanted (of each study seed by seed, so that what is done when
 time is up has whole seeds), then ssgr's options and overrides for all cells. The processes share one list of cells and
@@ -66,12 +66,10 @@ STUDIES = {
     "axes": Study(
         LENGTH, [*of("length", ("all", *LENGTHS)), *of("length=all difficulty", ("hard", "easy"))], EVERY, True
     ),
-    "sinks": Study(
-        LENGTH,
-        [f"length={x} pruner.sinks={how}" for x in ("all", "short", "long") for how in ("exclude", "undamped")],
-        THREE,
-        True,
-    ),
+    **{
+        f"sinks_{how}": Study(LENGTH, of("length", ("all", "short", "long"), f"pruner.sinks={how}"), THREE, True)
+        for how in ("exclude", "undamped")
+    },
     "right_wrong": Study(
         DIFFICULTY,
         of(
