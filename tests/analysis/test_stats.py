@@ -178,6 +178,13 @@ def test_one_seed_is_a_bootstrap_over_problems_labelled_so_and_the_same_every_ti
     assert np.isnan(estimate.df)
 
 
+def test_one_seed_and_a_handful_of_problems_are_no_surer_than_students_t():
+    arm, other = np.zeros((1, 4)), np.array([[0.625, 0.5, 1.0, 0.375]])
+    estimate, paired = difference(arm, other), scipy_stats.ttest_rel(arm[0], other[0])
+    interval = paired.confidence_interval()
+    assert (estimate.low, estimate.high, estimate.p) == pytest.approx((interval.low, interval.high, paired.pvalue))
+
+
 @pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])
 @pytest.mark.parametrize("seeds", [1, 4])
 def test_the_interval_excludes_0_exactly_where_p_says_so(alternative, seeds):
