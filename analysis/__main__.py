@@ -46,8 +46,8 @@ def parser() -> Parser:
     found.add_argument("--study", action="append", help="read this study instead of the one of the figure's name")
     found.add_argument("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only these cells")
     found.add_argument("--against", metavar="KEY=VALUE", help="table, report: every arm beside this one")
-    found.add_argument("--out", type=Path, default=Path("figures"), help=OUT)
-    found.add_argument("--width", choices=("one", "two"), default="one", help="columns (default: one, 3.3 inches)")
+    found.add_argument("--out", type=Path, help=OUT)
+    found.add_argument("--width", choices=("one", "two"), help="figures, report: columns (default: one, 3.3 inches)")
     found.add_argument("--refresh", action="store_true", help="fetch anew what is cached of W&B")
     found.add_argument("--log-to-wandb", action="store_true", help="figures: as a W&B run too, job type analysis")
     found.add_argument("--project", metavar="ENTITY/PROJECT", help="dashboard, --log-to-wandb: where it is made")
@@ -64,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.name == "dashboard":
             return make_dashboard(options)
         options.runs = options.runs or ["runs"]
+        options.out, options.width = options.out or Path("figures"), options.width or "one"
         commands = {"table": print_table, "all": draw_all, "report": write_report, "keep": keep_cells}
         return commands.get(options.name, draw_one)(options)
     except BrokenPipeError:  # who read the table has read enough
@@ -86,10 +87,14 @@ def check_belonging(options: argparse.Namespace) -> None:
             "dashboard, --log-to-wandb",
         ),
         "--dry-run": (options.dry_run, options.name == "dashboard", "dashboard"),
+        "--histories": (options.histories, options.name == "keep", "keep"),
+        "--width": (options.width, draws or options.name == "report", "figures and the report"),
     }
     for option, (given, fits, commands) in belongs.items():
         if given and not fits:
             raise UserError(f"{option} is an option of {commands}, not of {options.name}")
+    if options.name == "keep" and options.out is None:
+        raise UserError("keep needs --out DIR, where the copies go")
 
 
 def make_dashboard(options: argparse.Namespace) -> int:

@@ -38,7 +38,7 @@ def project_path(source: str) -> str:
     """entity/project; UserError where the source names none."""
     path = source.removeprefix("wandb:")
     if path.count("/") != 1 or not all(path.split("/")):
-        raise UserError(f"{source}: a W&B project is written wandb:entity/project")
+        raise UserError(f"{source}: a W&B project is written entity/project, or wandb:entity/project")
     return path
 
 

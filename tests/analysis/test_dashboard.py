@@ -89,6 +89,9 @@ def test_what_is_no_project_is_one_line(capsys, project):
         (["dashboard"], "dashboard needs --project ENTITY/PROJECT"),
         (["length_effect", "--dry-run"], "--dry-run is an option of dashboard, not of length_effect"),
         (["report", "--log-to-wandb"], "--log-to-wandb is an option of figures, not of report"),
+        (["table", "--histories"], "--histories is an option of keep, not of table"),
+        (["dashboard", "--width", "two"], "--width is an option of figures and the report, not of dashboard"),
+        (["keep", "--study", "smoke"], "keep needs --out DIR"),
         (["smoke", "--project", "us/ssgr"], "--project is an option of dashboard, --log-to-wandb, not of smoke"),
     ],
 )
