@@ -117,9 +117,7 @@ def draw_model(figure: "FigureBase", table: pd.DataFrame, measures: Sequence[str
         axes.set_xlabel("better →" if findings.MEASURES[measure].better == "higher" else "← better")
         axes.tick_params(axis="y", length=0)
         axes.grid(False, axis="y")
-    # two lines a name: the panels need the width
-    names = {name.replace(" − ", "\n− "): place for name, place in places.items()}
-    panels.factor_axis(grid[0], names, "y", apart=None, ends=0.5)
+    panels.factor_axis(grid[0], places, "y", apart=None, ends=0.5)
 
 
 def offset(table: pd.DataFrame, row: pd.Series) -> float:

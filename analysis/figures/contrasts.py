@@ -110,10 +110,10 @@ def gather_groups(data: Data) -> tuple[list[Group], list[str]]:
     runs = runs.assign(balance=[balanced_by(options(text)) for text in runs["config"]])
     found, left_out = [], []
     for (model, task), every in runs.groupby(["model", "task"]):
+        groups = []
         for axis, names in ORDERED.items():
             (other,) = ORDERED.keys() - {axis}
             inside = every[every[axis].isin(names) & (every[other] == "all")].drop_duplicates("cell")
-            some = []
             for balance in sorted(inside["balance"].unique(), key=lambda text: (text == "", text)):
                 part = with_contrasts(inside[inside["balance"] == balance], axis)
                 try:
@@ -121,9 +121,8 @@ def gather_groups(data: Data) -> tuple[list[Group], list[str]]:
                 except UserError as error:
                     left_out.append(str(error))
                 else:
-                    some += [Group(f"{model}, {task}", axis, balance, arms) for arms in measured]
-            stick = yardstick(some, every)
-            found += [replace(group, yardstick=stick) for group in some]
+                    groups += [Group(f"{model}, {task}", axis, balance, arms) for arms in measured]
+        found += [replace(group, yardstick=yardstick(group.axis, groups, every)) for group in groups]
     return found, left_out
 
 
@@ -157,26 +156,27 @@ def by_measure(data: Data, axis: str) -> list[Arms]:
     return [accuracy, gather(data.only(diverged), (axis,))]
 
 
-def yardstick(groups: Sequence[Group], runs: pd.DataFrame) -> Yardstick | None:
-    """Of the groups of one axis: the mean KL of the `all` arm among these runs, of their model and task.
+def yardstick(axis: str, groups: Sequence[Group], runs: pd.DataFrame) -> Yardstick | None:
+    """Of this axis: the mean KL of the `all` arm among these runs, which are all of the groups' model and task.
 
-    Of several that were pruned alike, of the one in the groups' own studies, and at their budget, if there is such.
-    Without an `all` arm, the mean over the groups' arms. None where there is no KL.
+    Of several that were pruned alike, of the one in the studies of all groups, and at their budget, if there is such.
+    Without an `all` arm, the mean over the axis' arms. None where there is no KL.
     """
-    measured = [arm for group in groups for arm in group.arms if group.arms.has_kl]
-    if not measured:
+    measured = [group for group in groups if group.arms.has_kl]
+    arms = [arm for group in measured if group.axis == axis for arm in group.arms]
+    if not arms:
         return None
-    like = measured[0].runs.iloc[0]
+    like = arms[0].runs.iloc[0]
     alls = runs[(runs["difficulty"] == "all") & (runs["length"] == "all") & runs["kl"].notna()]
     for column in ("calibration", "correctness", "token_weights"):
         alls = alls[alls[column] == like[column]]
     alls = alls.loc[[pruned_alike(run, like) for _, run in alls.iterrows()]]
-    studies = {study for arm in measured for study in arm.runs["study"]}
+    studies = {study for group in measured for study in group.arms.runs["study"]}
     for column, wanted in (("study", studies), ("budget", {like["budget"]})):
         nearer = alls[alls[column].isin(wanted)]
         alls = nearer if len(nearer) else alls
     if len(alls):
         return Yardstick(float(alls.drop_duplicates("cell")["kl"].mean()), "the `all` arm")
-    names = ", ".join(dict.fromkeys(arm.values[groups[0].axis] for arm in measured))
-    mean = sum(float(arm.kl.mean()) for arm in measured) / len(measured)
+    names = ", ".join(dict.fromkeys(arm.values[axis] for arm in arms))
+    mean = sum(float(arm.kl.mean()) for arm in arms) / len(arms)
     return Yardstick(mean, f"the arms {names}, as there is no `all` arm")
