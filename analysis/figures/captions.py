@@ -53,6 +53,11 @@ def measured_on(arms: Arms) -> str:
 
 def how(arms: Arms) -> str:
     """What all arms have in common; what they are told apart by is in the figure."""
+    return ", ".join(part for part in (pruned(arms), seeds(arms)) if part) + "."
+
+
+def pruned(arms: Arms) -> str:
+    """SparseGPT 50 %, calibrated on own traces, 16,384 calibration tokens."""
     common, parts = arms.common, []
     if common.get("pruner"):
         parts.append(label(common["pruner"]))
@@ -64,8 +69,13 @@ def how(arms: Arms) -> str:
         f"{name} {common[name]}" for name in ("difficulty", "length") if common.get(name, "all") not in ("all", None)
     ]
     tokens = f"{common['tokens']:,.0f} calibration tokens" if common.get("tokens") else ""
-    seeds = f"calibration {'seed' if len(arms.seeds) == 1 else 'seeds'} {', '.join(map(str, arms.seeds))}"
-    return ", ".join(part for part in (pruning, source, *bins, tokens, seeds if arms.seeds else "") if part) + "."
+    return ", ".join(part for part in (pruning, source, *bins, tokens) if part)
+
+
+def seeds(arms: Arms) -> str:
+    """Calibration seeds 0, 1; empty where no seed chose anything."""
+    named = ", ".join(map(str, arms.seeds))
+    return f"calibration {'seed' if len(arms.seeds) == 1 else 'seeds'} {named}" if named else ""
 
 
 def signs(arms: Arms) -> list[str]:

@@ -175,10 +175,7 @@ def caption(groups: Sequence[Group], found: Sequence[Contrast]) -> str:
     several_axes = " and " in matched
     parts = [
         "**Contrasts that were fixed beforehand.**",
-        *(
-            f"{capital(group.axis)} ({group.which}), {captions.measured_on(group.arms)} {captions.how(group.arms)}"
-            for group in groups
-        ),
+        *measured(groups),
         f"Discs (diamonds: by two axes): selections that were matched ({matched});" * several_axes,
         f"Discs: selections that were matched ({matched});" * (bool(matched) and not several_axes),
         "squares: unmatched ones." if matched else "Squares: selections that were not matched.",
@@ -194,6 +191,15 @@ def caption(groups: Sequence[Group], found: Sequence[Contrast]) -> str:
     if any(made_up):
         parts.append(captions.synthetic() if all(made_up) else captions.synthetic(captions.SYNTHETIC))
     return " ".join(part for part in parts if part)
+
+
+def measured(groups: Sequence[Group]) -> list[str]:
+    """On what, once for all groups that share it, with each one's calibration seeds."""
+    alike: dict[str, list[str]] = {}
+    for group in groups:
+        on = f"{captions.measured_on(group.arms)} {captions.pruned(group.arms)}"
+        alike.setdefault(on, []).append(f"{group.axis} ({group.which}) by {captions.seeds(group.arms)}")
+    return [f"{on}; {'; '.join(which)}." for on, which in alike.items()]
 
 
 def margins(groups: Sequence[Group]) -> str:
