@@ -175,10 +175,20 @@ def test_patterns_take_no_allocation_but_uniform(allocation):
         describe(config_of(f"allocation={allocation}", f"allocation.{option}=9"))
 
 
-@pytest.mark.parametrize("asked", [("allocation.name=owl",), ("allocation=owl", "allocation.name=uniform")])
-def test_an_allocation_is_chosen_with_its_options(asked):
-    with pytest.raises(UserError, match=r"^allocation\.name=(owl|uniform): choose it by allocation="):
-        describe(config_of(*asked))
+@pytest.mark.parametrize(
+    ("asked", "choose"),
+    {
+        ("allocation.name=owl",): "allocation=owl",
+        ("allocation=owl", "allocation.name=uniform"): "allocation=uniform",
+        ("pruner.name=wanda",): "pruner=wanda",
+        ("calibration.name=c4",): "calibration=c4",
+        ("engine.name=vllm",): "engine=vllm",
+    }.items(),
+    ids=str,
+)
+def test_an_option_is_chosen_with_its_schema(asked, choose):
+    with pytest.raises(UserError, match=f"^{asked[-1]}: choose it by {choose}, which sets its options too$"):
+        config_of(*asked)
 
 
 def test_sources_enter_only_with_what_they_read():

@@ -12,7 +12,7 @@ from typing import Any
 
 from ssgr.cache import cache_root, content_hash, file_hash
 from ssgr.calibration import SOURCES, check_source
-from ssgr.config import SCHEMAS, AllocationConfig, Config, EvaluationConfig, check_at_least_one, check_sampling
+from ssgr.config import Config, EvaluationConfig, check_at_least_one, check_sampling
 from ssgr.errors import UserError
 from ssgr.evaluation.files import check_evaluation, evaluation_identity, load_evaluation_problems
 from ssgr.labels import bin_labels, choice_labels, sparsity_label
@@ -161,10 +161,6 @@ def check(config: Config) -> None:
 
 def check_allocation(config: Config) -> None:
     allocation, sparsity = config.allocation, config.sparsity
-    if type(allocation) is not SCHEMAS.get(f"allocation/{allocation.name}", AllocationConfig):
-        raise UserError(
-            f"allocation.name={allocation.name}: choose it by allocation={allocation.name}, which sets its options too"
-        )
     allocation.check()
     if sparsity.n is not None and not allocation.is_uniform and not is_dense(config):
         raise UserError(

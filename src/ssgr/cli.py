@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from ssgr import __version__, job
-from ssgr.composition import explain, folder, register
+from ssgr.composition import explain, folder, refuse_names, register
 from ssgr.errors import UserError
 from ssgr.progress import say
 from ssgr.study import sweep
@@ -35,6 +35,7 @@ def main() -> int:
     entry = hydra.main(version_base="1.3", config_path=str(folder("conf")), config_name="config")(job.job)
     refused = 0
     try:
+        refuse_names(sys.argv[1:])
         entry()
     except (
         HydraException,
