@@ -36,6 +36,14 @@ def test_an_option_of_ones_own_borrows_another(option, text, tmp_path):
     ("option", "text", "expected"),
     [
         ("pruner=mine", f"{BORROWED}name: alps\nsinks: keep\n", "pruner.name=alps: choose it by pruner=alps"),
+        ("pruner=mine", f"{BORROWED}name: mine\nsinks: drop\n", "pruner/mine.yaml: pruner.sinks: Invalid value 'drop'"),
+        (
+            "calibration=mine",
+            "defaults: [traces, _self_]\npth: x\n",
+            "calibration/mine.yaml: there is no option calibration.pth; did you mean path?",
+        ),
+        ("calibration=mine", "defaults: [traces, _self_\npath: x\n", "mine.yaml:2: malformed YAML: expected ','"),
+        ("calibration=mine", "defaults: [trces, _self_]\n", "Could not load 'calibration/trces'; choices: c4, c4_chat"),
     ],
 )
 def test_an_option_of_ones_own_that_cannot_be_read(option, text, expected, tmp_path):

@@ -10,6 +10,7 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ssgr import __version__, job
 from ssgr.composition import explain, folder, refuse_names, register
@@ -42,6 +43,7 @@ def main() -> int:
         OmegaConfBaseException,
         UserError,
         ValueError,
+        YAMLError,
     ) as error:  # cells raise nothing: all Hydra's own
         say(f"ssgr: {explain(error)}")
         refused = 2

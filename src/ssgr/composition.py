@@ -14,6 +14,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException, Ove
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from ssgr import config as schemas
 from ssgr.cell import study_folder
@@ -137,13 +138,19 @@ def explain(error: Exception) -> str:
     chain = error
     while isinstance(chain, ConfigCompositionException) and chain.__cause__ is not None:
         chain = chain.__cause__
+    if isinstance(chain, MarkedYAMLError):
+        return f"{chain.problem_mark.name}:{chain.problem_mark.line + 1}: malformed YAML: {chain.problem}"
+    if in_file := re.match(r"In '(.+)': \w+ raised while composing config:\n", str(chain)):
+        return f"{in_file[1]}.yaml: {explain(type(chain)(str(chain)[in_file.end() :]))}"
     text = str(chain)
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(chain).__name__)
     if isinstance(chain, MissingConfigException):
         if "submitit" in first:
             return "hydra/launcher=slurm_gpu needs submitit: pip install 'ssgr[slurm]'"
-        options = chain.options or [path.stem for path in folder("multirun_templates").glob("*.yaml")]
-        return f"{first.split(': ')[-1]}; choices: {', '.join(sorted(o for o in options if o != 'schema'))}"
+        group = Path(chain.missing_cfg_file or "").parent.name  # none: -cn names a template
+        found = folder("conf") / group if group else folder("multirun_templates")
+        options = chain.options or [path.stem for path in found.glob("*.yaml")]
+        return f"{first.split(': ')[-1].rstrip('.')}; choices: {', '.join(sorted(o for o in options if o != 'schema'))}"
     if isinstance(chain, OverrideParseException):
         return f"{chain.override!r} cannot be read: write option=value, and quotes around values with , [ ] {{ }}"
     if isinstance(chain, InterpolationResolutionError):
