@@ -12,7 +12,7 @@ from typing import Any
 
 from ssgr.cache import cache_root, content_hash, file_hash
 from ssgr.calibration import SOURCES, check_source
-from ssgr.config import Config, EvaluationConfig, check_at_least_one, check_sampling
+from ssgr.config import Config, EvaluationConfig, check_at_least_one, check_sampling, check_seed
 from ssgr.errors import UserError
 from ssgr.evaluation.files import check_evaluation, evaluation_identity, load_evaluation_problems
 from ssgr.labels import bin_labels, choice_labels, sparsity_label
@@ -196,6 +196,8 @@ def check_numbers(config: Config) -> None:
     check_at_least_one(config.rollouts, "rollouts", "problems", "max_new_tokens")
     check_at_least_one(config, "", "limit")
     check_sampling(config.rollouts, "rollouts")
+    check_seed(config.rollouts, "rollouts")
+    check_seed(config, "")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
         raise UserError(f"device={config.device}: choices: auto, cpu, cuda, cuda:N")
 

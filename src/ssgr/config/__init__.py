@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from hydra.core.config_store import ConfigStore
 
-from ssgr.config.bounds import check_at_least_one, check_sampling
+from ssgr.config.bounds import SEEDS, check_at_least_one, check_sampling, check_seed
 from ssgr.config.calibration import (
     Balance,
     CalibrationConfig,
@@ -57,6 +57,7 @@ from ssgr.config.pruning import (
 
 __all__ = [
     "SCHEMAS",
+    "SEEDS",
     "ALPSConfig",
     "AllocationConfig",
     "AlphaPruningConfig",
@@ -101,6 +102,7 @@ __all__ = [
     "Within",
     "check_at_least_one",
     "check_sampling",
+    "check_seed",
     "register_schemas",
 ]
 

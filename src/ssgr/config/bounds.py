@@ -4,6 +4,8 @@ from typing import Any
 
 from ssgr.errors import UserError
 
+SEEDS = 2**53  # what every reader of a table or of JSON holds exactly, and every generator takes
+
 
 def check_at_least_one(options: Any, where: str, *names: str) -> None:
     """UserError for an option below 1; null passes. `where` is the node that holds them, empty at the top level."""
@@ -11,6 +13,12 @@ def check_at_least_one(options: Any, where: str, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError(f"{where}{'.' if where else ''}{name}={value}: must be at least 1")
+
+
+def check_seed(options: Any, where: str) -> None:
+    """UserError for a seed that is negative or too large for a table of results; `where` as above."""
+    if not 0 <= options.seed < SEEDS:
+        raise UserError(f"{where}{'.' if where else ''}seed={options.seed}: must be at least 0 and below 2**53")
 
 
 def check_sampling(options: Any, where: str) -> None:
