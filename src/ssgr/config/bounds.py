@@ -23,7 +23,7 @@ def check_seed(options: Any, where: str) -> None:
 
 def check_sampling(options: Any, where: str) -> None:
     """UserError for a temperature or top_p (filled by now) that nothing can be drawn with."""
-    if options.temperature < 0:
-        raise UserError(f"{where}.temperature={options.temperature}: must be at least 0 (0 is greedy)")
+    if not 0 <= options.temperature < float("inf"):
+        raise UserError(f"{where}.temperature={options.temperature}: must be at least 0 (0 is greedy) and finite")
     if not 0 < options.top_p <= 1:
         raise UserError(f"{where}.top_p={options.top_p}: must be above 0 and at most 1")
