@@ -120,6 +120,9 @@ def fill(config: Config) -> None:
         for options in config.evaluations if group == "evaluation" else [getattr(config, group)]:
             if getattr(options, option, default) is None:
                 setattr(options, option, getattr(config.model.fallback, default))
+    for evaluation in config.evaluations:
+        if getattr(evaluation, "temperature", None) == 0:
+            evaluation.dense_repeats = 1  # greedy samples of the dense model are all the same
     if config.limit is None:
         config.limit = config.model.fallback.limit
 
@@ -195,7 +198,7 @@ def measured_names(evaluation: EvaluationConfig) -> list[str]:
 def check_numbers(config: Config) -> None:
     check_at_least_one(config.rollouts, "rollouts", "problems", "max_new_tokens")
     check_at_least_one(config, "", "limit")
-    check_sampling(config.rollouts, "rollouts")
+    check_sampling(config.rollouts, "rollouts", "k")
     check_seed(config.rollouts, "rollouts")
     check_seed(config, "")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):

@@ -21,9 +21,17 @@ def check_seed(options: Any, where: str) -> None:
         raise UserError(f"{where}{'.' if where else ''}seed={options.seed}: must be at least 0 and below 2**53")
 
 
-def check_sampling(options: Any, where: str) -> None:
-    """UserError for a temperature or top_p (filled by now) that nothing can be drawn with."""
+def check_sampling(options: Any, where: str, repeats: str) -> None:
+    """UserError for a temperature or top_p (filled by now) that nothing can be drawn with, or nothing different.
+
+    `repeats` is the option that says how often each prompt is put.
+    """
     if not 0 <= options.temperature < float("inf"):
         raise UserError(f"{where}.temperature={options.temperature}: must be at least 0 (0 is greedy) and finite")
     if not 0 < options.top_p <= 1:
         raise UserError(f"{where}.top_p={options.top_p}: must be above 0 and at most 1")
+    if options.temperature == 0 and getattr(options, repeats) > 1:
+        raise UserError(
+            f"{where}.temperature=0 (greedy) with {where}.{repeats}={getattr(options, repeats)}: completions of one "
+            f"prompt would all be the same; use {where}.{repeats}=1"
+        )

@@ -90,7 +90,7 @@ class TaskConfig(EvaluationConfig):
     def check(self, where: str = "evaluation") -> None:
         super().check(where)
         check_at_least_one(self, where, "dense_repeats", "repeats", "max_new_tokens")
-        check_sampling(self, where)
+        check_sampling(self, where, "repeats")
         check_seed(self, where)
 
 
