@@ -68,6 +68,8 @@ OPTIONS = {
     "difficulty=hard rollouts.k=2": ["difficulty=hard", "rollouts.k=3"],
     "calibration=general_text difficulty=hard": ["difficulty=hard", "calibration=general_text", "self_generated"],
     "calibration=prompts_only length=short": ["length=short", "calibration=prompts_only"],
+    "calibration=general_text selection.correctness=incorrect": ["selection.correctness=incorrect", "general_text"],
+    "calibration=general_text rollouts.k=0": ["rollouts.k=0", "at least 1"],
     "calibration=general_text calibration.token_weights=decode": ["token_weights=decode", "all, per_trace"],
     "calibration.tokens=0": ["calibration.tokens=0"],
     "limit=0": ["limit=0"],

@@ -110,6 +110,7 @@ def describe(config: Config) -> Cell:
     """The cell that a config asks for, with its nulls filled; UserError, one line, for anything wrong with it."""
     fill(config)
     check(config)
+    cap_limit(config)
     return Cell(config, identity(config))
 
 
@@ -127,6 +128,13 @@ def fill(config: Config) -> None:
         config.limit = config.model.fallback.limit
 
 
+def cap_limit(config: Config) -> None:
+    """A limit beyond the problems is their number, so that it names the same cell."""
+    if config.limit is not None and all(evaluation.problem_task for evaluation in config.evaluations):
+        asked = max(len(load_evaluation_problems(evaluation)) for evaluation in config.evaluations)
+        config.limit = min(config.limit, asked)
+
+
 def is_dense(config: Config) -> bool:
     return config.pruner.name == "none" or (config.sparsity.n is None and config.sparsity.value == 0)
 
@@ -140,6 +148,7 @@ def check(config: Config) -> None:
     config.pruner.check()
     check_allocation(config)
     config.engine.check()
+    config.tracking.asked_mode()
     check_numbers(config)
     study_folder(config.runs_dir, config.study)
     check_writable("runs_dir", Path(config.runs_dir))
@@ -149,7 +158,7 @@ def check(config: Config) -> None:
     check_evaluations(config.evaluations)
     if not reads_calibration(config):
         return
-    check_source(config.calibration, config.difficulty, config.length)
+    check_source(config.calibration, config.difficulty, config.length, config.selection)
     reads = SOURCES.get(config.calibration.name).reads
     if "rollouts" in reads:
         check_bins(config.rollouts.k, config.difficulty, config.length, config.selection, config.rollouts.split)
@@ -196,7 +205,7 @@ def measured_names(evaluation: EvaluationConfig) -> list[str]:
 
 
 def check_numbers(config: Config) -> None:
-    check_at_least_one(config.rollouts, "rollouts", "problems", "max_new_tokens")
+    check_at_least_one(config.rollouts, "rollouts", "problems", "k", "max_new_tokens")
     check_at_least_one(config, "", "limit")
     check_sampling(config.rollouts, "rollouts", "k")
     check_seed(config.rollouts, "rollouts")
