@@ -59,8 +59,8 @@ def opened(request: CalibrationRequest) -> TraceStore:
             if not (folder / "manifest.json").is_file():
                 import_traces(path, folder, Reading())
     store = TraceStore.open(folder)
-    if store.damaged:
-        raise CellError(f"calibration.path={path}: {store.damaged[0]} is damaged (its checksum is another)")
+    if store.damage:
+        raise CellError(f"calibration.path={path}: {store.damage}")
     return store
 
 
@@ -79,8 +79,10 @@ def _path(config: TracesConfig) -> Path:
 
 
 def _check_grades(view: StoreView, request: CalibrationRequest) -> int:
-    """How many traces nobody has graded; UserError where that is all of them and the selection asks for a verdict."""
+    """How many traces nobody has graded; UserError for no trace, and for none graded where a verdict is asked for."""
     rows = view.store.index
+    if rows.empty:
+        raise UserError(f"calibration.path={request.config.path}: no trace in it")
     ungraded = int(rows["correct"].isna().sum())
     if ungraded == len(rows) and request.selection.correctness != Correctness.any:
         raise UserError(
