@@ -122,6 +122,12 @@ def test_a_store_that_lost_a_file_is_neither_empty_nor_ungraded(lost, kind, mess
         build(tmp_path, store.folder)
 
 
+def test_a_store_that_holds_too_little_is_not_told_of_rollouts(tmp_path, store):
+    with pytest.raises(CellError, match=r"needs 9,999; a store with more traces or a smaller .* would help$") as caught:
+        build(tmp_path, store.folder, config={"tokens": 9_999})
+    assert "rollouts." not in str(caught.value)
+
+
 def test_problems_with_fewer_rollouts_are_said(tmp_path, store):
     store.append([Trace("p3", 4, range(10), [4] * 10, "stop", True)])
     assert any("3 of its 4 problems have fewer than 5 rollouts" in note for note in build(tmp_path, store.folder).notes)

@@ -40,6 +40,7 @@ def traces(request: CalibrationRequest) -> CalibrationSet:
             f"correct traces alone; use selection.correctness=correct, or the store that it was kept from"
         )
     view = whole_view(store, request.split)
+    view.more = "a store with more traces"
     ungraded = _check_grades(view, request)
     chosen = selected_traces(request, view)
     _check_vocabulary(chosen, request)

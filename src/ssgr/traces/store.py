@@ -240,7 +240,11 @@ class StoreView:
 
     With split=True the first half of each problem's rollouts tells its pass rate and only the second half's are
     traces, so that no trace is taken for the luck that put its problem into a bin. `all_traces` are both halves.
+
+    `more` is what a message says would give the view more traces.
     """
+
+    more = "more rollouts.problems, a larger rollouts.k"
 
     def __init__(self, store: TraceStore, problems: list[Problem], k: int, split: bool = False):
         self.store, self.problems, self.k, self.split = store, problems, k, split
