@@ -75,7 +75,7 @@ def load_runs(
             found = run_rows(cell.result, cell.place)
             pa.Table.from_pylist(found, RUNS)  # a wrong type is this cell's alone
             rows += found
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             left_out.append(f"{cell} is left out: its result is not whole ({error!r})")
     rows.sort(key=lambda row: (row["study"], row["cell"], row["task"]))
     runs = pa.Table.from_pylist(rows, RUNS).to_pandas()

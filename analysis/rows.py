@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ssgr.config import SEEDS
 from ssgr.labels import difficulty_labels, length_labels
 
 SCHEMA_VERSIONS = (1,)  # of result.json, that are understood
@@ -105,6 +106,8 @@ def run_rows(result: Mapping[str, Any], place: str) -> list[dict[str, Any]]:
     config, calibration, sparsity = result["config"], result["calibration"] or {}, result["sparsity"]
     if calibration and calibration["source"] is None:
         raise ValueError("what it was calibrated on has no name")
+    if calibration and not (abs(config["seed"]) < SEEDS and float(config["seed"]).is_integer()):
+        raise ValueError(f"seed {config['seed']} is no whole number below 2**53")
     selects = calibration.get("traces")
     environment, seconds = result.get("environment", {}), result.get("seconds", {})
     about = {

@@ -175,18 +175,35 @@ def test_patterns_take_no_allocation_but_uniform(allocation):
         describe(config_of(f"allocation={allocation}", f"allocation.{option}=9"))
 
 
-@pytest.mark.parametrize("asked", [("allocation.name=owl",), ("allocation=owl", "allocation.name=uniform")])
-def test_an_allocation_is_chosen_with_its_options(asked):
-    with pytest.raises(UserError, match=r"^allocation\.name=(owl|uniform): choose it by allocation="):
-        describe(config_of(*asked))
+@pytest.mark.parametrize(
+    ("asked", "choose"),
+    {
+        ("allocation.name=owl",): "allocation=owl",
+        ("allocation=owl", "allocation.name=uniform"): "allocation=uniform",
+        ("pruner.name=wanda",): "pruner=wanda",
+        ("calibration.name=c4",): "calibration=c4",
+        ("engine.name=vllm",): "engine=vllm",
+    }.items(),
+    ids=str,
+)
+def test_an_option_is_chosen_with_its_schema(asked, choose):
+    with pytest.raises(UserError, match=f"^{asked[-1]}: choose it by {choose}, which sets its options too$"):
+        config_of(*asked)
 
 
 def test_sources_enter_only_with_what_they_read():
     text = name("calibration=general_text")
-    assert name("calibration=general_text", "rollouts.k=4", "selection.correctness=any") == text
+    assert name("calibration=general_text", "rollouts.k=4") == text
     assert name("calibration=general_text", "seed=1") != text
     prompts = name("calibration=prompts_only")
     assert name("calibration=prompts_only", "rollouts=study") == prompts
+
+
+def test_a_limit_beyond_the_problems_is_their_number():
+    assert name("limit=100000") == name("limit=1000") != name("limit=999")
+    texts = ("limit=100000", "evaluation.also=[{name: perplexity, path: README.md}]")
+    Path("README.md").write_text("one two three")
+    assert describe(config_of(*texts)).config.limit == 100_000, "windows of a text are limited too"
 
 
 def test_files_enter_by_their_contents_not_by_their_paths(tmp_path):

@@ -115,9 +115,19 @@ def test_the_environment_wins_over_the_config(init, tmp_path, monkeypatch):
     assert [init.calls[0][name] for name in ("project", "entity", "mode")] == ["mine", "us", "online"]
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert started("tracking=wandb").run is None and len(init.calls) == 1
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+    assert tracking.destination(describe(config_of("tracking=wandb")))["mode"] == "offline"
     monkeypatch.delenv("WANDB_MODE")
     assert started("tracking=disabled").run is None and len(init.calls) == 1
     assert not (tmp_path / "runs" / "single" / "wandb").exists()
+
+
+def test_a_mode_that_w_and_b_does_not_know_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "foo")
+    done = ssgr(OFFLINE, tmp_path)
+    assert done.status == 2 and done.lines == [
+        "ssgr: WANDB_MODE=foo: choices: offline, online, disabled, dryrun, run, shared"
+    ]
 
 
 def test_a_tracker_that_does_not_start_costs_nothing_and_is_said_once(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from typing import Any
 
 from ssgr.cache import cache_root, content_hash, file_hash
 from ssgr.calibration import SOURCES, check_source
-from ssgr.config import SCHEMAS, AllocationConfig, Config, EvaluationConfig, check_at_least_one, check_sampling
+from ssgr.config import Config, EvaluationConfig, check_at_least_one, check_sampling, check_seed
 from ssgr.errors import UserError
 from ssgr.evaluation.files import check_evaluation, evaluation_identity, load_evaluation_problems
 from ssgr.labels import bin_labels, choice_labels, sparsity_label
@@ -110,6 +110,7 @@ def describe(config: Config) -> Cell:
     """The cell that a config asks for, with its nulls filled; UserError, one line, for anything wrong with it."""
     fill(config)
     check(config)
+    cap_limit(config)
     return Cell(config, identity(config))
 
 
@@ -120,8 +121,18 @@ def fill(config: Config) -> None:
         for options in config.evaluations if group == "evaluation" else [getattr(config, group)]:
             if getattr(options, option, default) is None:
                 setattr(options, option, getattr(config.model.fallback, default))
+    for evaluation in config.evaluations:
+        if getattr(evaluation, "temperature", None) == 0:
+            evaluation.dense_repeats = 1  # greedy samples of the dense model are all the same
     if config.limit is None:
         config.limit = config.model.fallback.limit
+
+
+def cap_limit(config: Config) -> None:
+    """A limit beyond the problems is their number, so that it names the same cell."""
+    if config.limit is not None and all(evaluation.problem_task for evaluation in config.evaluations):
+        asked = max(len(load_evaluation_problems(evaluation)) for evaluation in config.evaluations)
+        config.limit = min(config.limit, asked)
 
 
 def is_dense(config: Config) -> bool:
@@ -137,6 +148,7 @@ def check(config: Config) -> None:
     config.pruner.check()
     check_allocation(config)
     config.engine.check()
+    config.tracking.asked_mode()
     check_numbers(config)
     study_folder(config.runs_dir, config.study)
     check_writable("runs_dir", Path(config.runs_dir))
@@ -146,7 +158,7 @@ def check(config: Config) -> None:
     check_evaluations(config.evaluations)
     if not reads_calibration(config):
         return
-    check_source(config.calibration, config.difficulty, config.length)
+    check_source(config.calibration, config.difficulty, config.length, config.selection)
     reads = SOURCES.get(config.calibration.name).reads
     if "rollouts" in reads:
         check_bins(config.rollouts.k, config.difficulty, config.length, config.selection, config.rollouts.split)
@@ -161,10 +173,6 @@ def check(config: Config) -> None:
 
 def check_allocation(config: Config) -> None:
     allocation, sparsity = config.allocation, config.sparsity
-    if type(allocation) is not SCHEMAS.get(f"allocation/{allocation.name}", AllocationConfig):
-        raise UserError(
-            f"allocation.name={allocation.name}: choose it by allocation={allocation.name}, which sets its options too"
-        )
     allocation.check()
     if sparsity.n is not None and not allocation.is_uniform and not is_dense(config):
         raise UserError(
@@ -197,9 +205,11 @@ def measured_names(evaluation: EvaluationConfig) -> list[str]:
 
 
 def check_numbers(config: Config) -> None:
-    check_at_least_one(config.rollouts, "rollouts", "problems", "max_new_tokens")
+    check_at_least_one(config.rollouts, "rollouts", "problems", "k", "max_new_tokens")
     check_at_least_one(config, "", "limit")
-    check_sampling(config.rollouts, "rollouts")
+    check_sampling(config.rollouts, "rollouts", "k")
+    check_seed(config.rollouts, "rollouts")
+    check_seed(config, "")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
         raise UserError(f"device={config.device}: choices: auto, cpu, cuda, cuda:N")
 

@@ -10,9 +10,10 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ssgr import __version__, job
-from ssgr.composition import explain, folder, register
+from ssgr.composition import explain, folder, refuse_names, register
 from ssgr.errors import UserError
 from ssgr.progress import say
 from ssgr.study import sweep
@@ -35,12 +36,14 @@ def main() -> int:
     entry = hydra.main(version_base="1.3", config_path=str(folder("conf")), config_name="config")(job.job)
     refused = 0
     try:
+        refuse_names(sys.argv[1:])
         entry()
     except (
         HydraException,
         OmegaConfBaseException,
         UserError,
         ValueError,
+        YAMLError,
     ) as error:  # cells raise nothing: all Hydra's own
         say(f"ssgr: {explain(error)}")
         refused = 2

@@ -1,8 +1,10 @@
 """From what a user types to a checked config: Hydra's DictConfig as our dataclasses, its errors as one line."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,15 @@ from hydra.errors import ConfigCompositionException, MissingConfigException, Ove
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from ssgr import config as schemas
 from ssgr.cell import study_folder
 from ssgr.config import SCHEMAS, Config, DivergenceConfig, EvaluationConfig, TaskConfig, register_schemas
 from ssgr.errors import UserError
 from ssgr.evaluation.files import evaluation_names, task_names
+
+GROUPS = sorted({path.partition("/")[0] for path in SCHEMAS})
 
 
 def folder(name: str) -> Path:
@@ -41,12 +46,36 @@ def register() -> None:
 
 
 def as_object(config: DictConfig) -> Config:
-    """The config as its dataclasses, each entry of evaluation.also too; UserError for what +key=value added to them."""
+    """The config as its dataclasses, each entry of evaluation.also too.
+
+    UserError for what +key=value added to them, and for an option under the name of one that has another schema.
+    """
     refuse_additions(config)
     found: Config = OmegaConf.to_object(config)
+    check_schemas(found)
     fill_from_task(found.evaluation)
     found.evaluation.also = [other_evaluation(entry) for entry in found.evaluation.also]
     return found
+
+
+def refuse_names(arguments: Sequence[str]) -> None:
+    """UserError for a typed <group>.name, which would leave the values of another option; a model's is a mere label."""
+    for argument in arguments:
+        group, is_name, name = argument.lstrip("+").partition(".name=")
+        if is_name and group in GROUPS and group != "model":
+            raise UserError(not_by_name(group, name))
+
+
+def check_schemas(config: Config) -> None:
+    """UserError for an option with the name of one of ours and another's schema; a user's own has a name of its own."""
+    for group in GROUPS:
+        options = getattr(config, group)
+        if option_schema(group, options.name) not in (type(options), None):
+            raise UserError(not_by_name(group, options.name))
+
+
+def not_by_name(group: str, name: str) -> str:
+    return f"{group}.name={name}: choose it by {group}={name}, which sets its options too"
 
 
 def fill_from_task(config: EvaluationConfig) -> None:
@@ -83,8 +112,16 @@ def other_evaluation(entry: Any) -> EvaluationConfig:
 def option_file(group: str, name: str, changes: dict[str, Any]) -> Any:
     """The values of conf/<group>/<name>.yaml, some of them changed, as the schema that its first line names."""
     values = OmegaConf.load(folder("conf") / group / f"{name}.yaml")
-    schema = SCHEMAS[values.pop("defaults")[0].removeprefix("/schema/").partition("@")[0]]
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values, changes))
+    del values["defaults"]
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(option_schema(group, name)), values, changes))
+
+
+@cache
+def option_schema(group: str, name: str) -> type | None:
+    """The schema that the first line of conf/<group>/<name>.yaml names; None where there is no such file or line."""
+    path = folder("conf") / group / f"{name}.yaml"
+    first = OmegaConf.load(path).defaults[0] if path.is_file() else ""
+    return SCHEMAS.get(first.removeprefix("/schema/").partition("@")[0])
 
 
 def refuse_additions(node: DictConfig, above: str = "") -> None:
@@ -101,13 +138,19 @@ def explain(error: Exception) -> str:
     chain = error
     while isinstance(chain, ConfigCompositionException) and chain.__cause__ is not None:
         chain = chain.__cause__
+    if isinstance(chain, MarkedYAMLError):
+        return f"{chain.problem_mark.name}:{chain.problem_mark.line + 1}: malformed YAML: {chain.problem}"
+    if in_file := re.match(r"In '(.+)': \w+ raised while composing config:\n", str(chain)):
+        return f"{in_file[1]}.yaml: {explain(type(chain)(str(chain)[in_file.end() :]))}"
     text = str(chain)
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(chain).__name__)
     if isinstance(chain, MissingConfigException):
         if "submitit" in first:
             return "hydra/launcher=slurm_gpu needs submitit: pip install 'ssgr[slurm]'"
-        options = chain.options or [path.stem for path in folder("multirun_templates").glob("*.yaml")]
-        return f"{first.split(': ')[-1]}; choices: {', '.join(sorted(o for o in options if o != 'schema'))}"
+        group = Path(chain.missing_cfg_file or "").parent.name  # none: -cn names a template
+        found = folder("conf") / group if group else folder("multirun_templates")
+        options = chain.options or [path.stem for path in found.glob("*.yaml")]
+        return f"{first.split(': ')[-1].rstrip('.')}; choices: {', '.join(sorted(o for o in options if o != 'schema'))}"
     if isinstance(chain, OverrideParseException):
         return f"{chain.override!r} cannot be read: write option=value, and quotes around values with , [ ] {{ }}"
     if isinstance(chain, InterpolationResolutionError):

@@ -87,6 +87,8 @@ def load(cell: Cell) -> Subject:
     shapes = {name: tuple(linear.weight.shape) for name, linear in model_linears(loaded.model).items()}
     sparsity = Sparsity.from_config(config.sparsity)
     matrix_quotas(dict.fromkeys(shapes, sparsity.value), shapes, sparsity)  # refuses an n:m that does not divide
+    if cell.reads_calibration:
+        lower_cap(config.calibration, "calibration.max_seq_len", loaded.context)
     if cell.reads_rollouts:
         lower_cap(config.rollouts, "rollouts.max_new_tokens", loaded.context)
     for evaluation in config.evaluations:

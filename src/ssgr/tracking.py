@@ -129,8 +129,9 @@ def is_tracked(cell: Cell) -> bool:
 def destination(cell: Cell) -> dict[str, str | None]:
     """mode, project and entity that the cell's run goes to."""
     options = cell.config.tracking
-    config = {"mode": str(options.mode), "project": options.project, "entity": options.entity}
-    return {name: os.environ.get(f"WANDB_{name.upper()}") or value for name, value in config.items()}
+    config = {"project": options.project, "entity": options.entity}
+    named = {name: os.environ.get(f"WANDB_{name.upper()}") or value for name, value in config.items()}
+    return {"mode": str(options.asked_mode()), **named}
 
 
 def _open(cell: Cell, wanted: dict[str, Any]) -> tuple[str, Any]:

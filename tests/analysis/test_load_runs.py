@@ -59,6 +59,15 @@ def test_broken_and_unknown_results_are_said_and_left_out(tmp_path, capsys):
     assert "torn" in said and "schema version 99" in said
 
 
+@pytest.mark.parametrize("odd", [{"seed": 10**20}, {"seed": 1.5}, {"seed": "x"}, {"limit": 10**400}], ids=str)
+def test_a_number_that_no_table_holds_leaves_its_cell_out(odd, tmp_path, capsys):
+    write_cell(tmp_path, "a", "good")
+    write_cell(tmp_path, "a", "odd", config=odd)
+    assert load_runs(tmp_path)["cell"].tolist() == ["good"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "odd is left out" in line
+
+
 def test_a_missing_directory_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="no runs directory"):
         load_runs(tmp_path / "nowhere")

@@ -29,6 +29,15 @@ def test_a_cell_from_local_files_has_its_budget_exactly(source, budget, counts, 
         assert count is None or calibration[name] == count
 
 
+def test_sequences_longer_than_the_context_are_lowered_to_it_once_and_recorded(tmp_path):
+    done = ssgr(f"calibration=general_text {ONE_SAMPLE} calibration.tokens=3000 calibration.max_seq_len=1500", tmp_path)
+    assert done.status == 0, done.err
+    assert done.err.count("calibration.max_seq_len=1500 is lowered to the model's context, 1024") == 1
+    result = read_result(cells(tmp_path)[0])
+    assert result["config"]["calibration"]["max_seq_len"] == 1024
+    assert result["calibration"]["sequences"] == 3
+
+
 def test_a_file_that_changes_while_its_cell_begins_fails_it(tmp_path, monkeypatch):
     rows, load = document_rows(), stages.load
     write_rows(tmp_path / "d.jsonl", rows)

@@ -109,6 +109,25 @@ def test_ungraded_traces_need_any_or_a_grade(tmp_path):
     assert made.tokens == 40 and any("2 of its 2 traces are not graded" in note for note in made.notes)
 
 
+@pytest.mark.parametrize(
+    ("lost", "kind", "message"),
+    [("part-*", UserError, "s: no trace in it$"), ("problems.parquet", CellError, "problems.parquet is missing$")],
+)
+def test_a_store_that_lost_a_file_is_neither_empty_nor_ungraded(lost, kind, message, tmp_path):
+    store = TraceStore.open(tmp_path / "s", {})
+    store.set_problems(make_problems(1))
+    store.append([Trace("p0", 0, range(10), [1] * 10, "stop", True)])
+    next(store.folder.rglob(lost)).unlink()
+    with pytest.raises(kind, match=message):
+        build(tmp_path, store.folder)
+
+
+def test_a_store_that_holds_too_little_is_not_told_of_rollouts(tmp_path, store):
+    with pytest.raises(CellError, match=r"needs 9,999; a store with more traces or a smaller .* would help$") as caught:
+        build(tmp_path, store.folder, config={"tokens": 9_999})
+    assert "rollouts." not in str(caught.value)
+
+
 def test_problems_with_fewer_rollouts_are_said(tmp_path, store):
     store.append([Trace("p3", 4, range(10), [4] * 10, "stop", True)])
     assert any("3 of its 4 problems have fewer than 5 rollouts" in note for note in build(tmp_path, store.folder).notes)

@@ -64,6 +64,8 @@ def test_what_cannot_be_is_one_line(entry, message):
     [
         (["evaluation.repeats=0"], "evaluation.repeats=0: must be at least 1"),
         (["evaluation.top_p=0"], "evaluation.top_p=0.0: must be above 0"),
+        (["evaluation.temperature=0", "evaluation.repeats=4"], "evaluation.repeats=4: completions of one prompt would"),
+        (["rollouts.temperature=0"], "rollouts.k=2: completions of one prompt would all be the same; use rollouts.k=1"),
         (
             ["evaluation=divergence", "evaluation.task=maths"],
             "evaluation.task: no task is named 'maths'; choices: aime24",
@@ -91,6 +93,13 @@ def test_values_that_make_no_sense_are_refused(overrides, message):
     with pytest.raises(UserError) as caught:
         describe(config_of(*overrides))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("task", [("evaluation=tiny_math",), ("evaluation=divergence", "evaluation.task=tiny_math")])
+def test_greedy_evaluations_have_one_sample_of_the_dense_model(task):
+    greedy = describe(config_of(*task, "evaluation.temperature=0"))
+    assert greedy.config.evaluation.problem_task.dense_repeats == 1
+    assert greedy.hash == describe(config_of(*task, "evaluation.temperature=0", "evaluation.dense_repeats=1")).hash
 
 
 def test_the_divergence_takes_what_it_leaves_open_from_its_task(gsm8k):

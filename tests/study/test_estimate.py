@@ -62,7 +62,7 @@ def test_what_the_cache_holds_is_what_a_cell_left_there(tmp_path, monkeypatch):
         (32000, 32000),
         (16, 16),
     ]
-    assert held("calibration=general_text") == [None, (16, 16)]
+    assert held("calibration=general_text", "selection.correctness=correct") == [None, (16, 16)]
     cell = describe(config_of(*line.split()))
     assert "1 finished cells" in measured(cell).source
 

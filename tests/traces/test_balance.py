@@ -127,7 +127,7 @@ def test_dry_strata_are_passed_over_and_said():
     assert chosen.balance["dry_strata"] == 1 and chosen.balance["differences"]["subject"] == pytest.approx(
         5 / 9 - 1 / 4
     )
-    note = balance_note(chosen.balance)
+    note = balance_note(chosen.balance, "more traces")
     assert "subject 30.6% of the traces" in note and "1 of 2 strata ran dry" in note and "smaller budget" in note
     with pytest.raises(CellError, match=r"balance=\[subject\] holds 4 traces of 4 problems and needs 5"):
         select(by_hand(), selection(balance=["subject"]), difficulty([0, 1 / 3]), length(), 0, None, 99, 5)
@@ -207,7 +207,7 @@ def test_the_other_axis_is_held_still_in_a_real_store_or_it_is_said(real, bins, 
         assert largest_gap(real, plain, balance) > 0.5
         beyond = arms(real, bins, tokens=too_much, **options)
         assert largest_gap(real, beyond, balance) > 0.05
-        assert any("this store cannot hold" in balance_note(arm.balance) for arm in beyond)
+        assert any("this store cannot hold" in balance_note(arm.balance, "more traces") for arm in beyond)
 
 
 def test_two_arms_apart_by_more_than_5_percent_never_go_unsaid(real):
@@ -220,5 +220,5 @@ def test_two_arms_apart_by_more_than_5_percent_never_go_unsaid(real):
         )
         for bins, balance in pairs:
             chosen = arms(real, bins, tokens=tokens, balance=[balance])
-            said = any("would help" in balance_note(arm.balance) for arm in chosen)
+            said = any("would help" in balance_note(arm.balance, "more traces") for arm in chosen)
             assert said or largest_gap(real, chosen, balance) < 0.05

@@ -14,6 +14,7 @@ from ssgr.errors import UserError
 from ssgr.traces import __main__ as command_line
 from ssgr.traces.importing import Reading, import_traces
 from ssgr.traces.kept import INSTRUCTION, SCHEMA, keep, kept_manifest
+from ssgr.traces.problems import Problem
 from ssgr.traces.prompts import PromptTemplate
 from ssgr.traces.selection import select, trace_names
 from ssgr.traces.store import Trace, TraceStore
@@ -166,6 +167,7 @@ def test_what_cannot_be_kept_is_refused(tmp_path, store):
     with pytest.raises(UserError, match=r"must end in \.parquet"):
         keep(store, tmp_path / "k.json")
     other = TraceStore.open(tmp_path / "o", {})
+    other.set_problems([Problem("x", "", "1")])
     other.append([Trace("x", 0, [1], [2], "stop", True)])
     with pytest.raises(UserError, match="1 problems have no question"):
         keep(other, tmp_path / "o.parquet")

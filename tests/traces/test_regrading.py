@@ -90,7 +90,7 @@ def test_a_damaged_new_part_does_not_hide_the_old_one(store):
     old = first.with_name(first.name.replace("-r1-", "-r2-"))
     old.write_bytes(first.read_bytes()[:-1] + b"x")
     opened = TraceStore.open(store.folder)
-    assert opened.damaged == [old.name] and opened.parts == store.parts and verdicts(opened) == RIGHT
+    assert opened.damaged == [old] and opened.parts == store.parts and verdicts(opened) == RIGHT
 
 
 def test_traces_without_a_gold_answer_stay_as_they_are(tmp_path):

@@ -167,6 +167,30 @@ def test_too_few_traces_say_what_and_how_many(tmp_path):
     assert "\n" not in line
 
 
+ROLLOUTS = "more rollouts.problems, a larger rollouts.k"
+LESS = "a smaller calibration.tokens"
+CAP = "a larger selection.max_traces_per_problem (now 1)"
+
+
+@pytest.mark.parametrize(
+    ("bins", "cap", "max_seq_len", "bin_", "helps"),
+    [
+        (length(), 2, 64, "length=all", [ROLLOUTS, LESS]),
+        (length(), 1, 64, "length=all", [ROLLOUTS, CAP, LESS]),
+        (length([0, 33.3], name="mine"), 2, 64, "length=short", [ROLLOUTS, LESS]),
+        (length(tokens=[1, 5]), 2, 64, "length=tokens1to5", [ROLLOUTS, "a wider length.tokens (now [1, 5])", LESS]),
+        (length(), 2, 5, "length=all", [ROLLOUTS, "a larger calibration.max_seq_len (now 5)", LESS]),
+        (length(tokens=[8, 9]), 2, 64, "holds 0 tokens", [ROLLOUTS, "a wider length.tokens (now [8, 9])"]),
+    ],
+)
+def test_what_would_help_is_what_keeps_traces_out(bins, cap, max_seq_len, bin_, helps, tmp_path):
+    view = make_view(tmp_path, {"a": [3, 4], "b": [5, 6]})
+    with pytest.raises(CellError) as caught:
+        select(view, selection(max_traces_per_problem=cap), difficulty(), bins, 0, 500, max_seq_len)
+    assert bin_ in str(caught.value)
+    assert str(caught.value).endswith(f" 500; {', '.join(helps[:-1])} or {helps[-1]} would help")
+
+
 @pytest.mark.parametrize(
     ("k", "pass_rate", "smallest"),
     [(1, HARD, 3), (2, HARD, 3), (1, MEDIUM, 2), (4, [0.0, 0.1], 10), (2, [0.6, 0.9], 3)],

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -202,18 +203,40 @@ def test_plot_draws_a_picture_of_one_column(cache, capsys, tmp_path):
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 100
     for arguments, words in (
         (("bundled", tmp_path / "p.txt"), "choices: .png"),
-        (("abd", tmp_path / "q.png"), "nothing to"),
+        (("abd", tmp_path / "q.png"), "no trace in it"),
     ):
         status, _, err = run(capsys, "plot", *arguments)
         assert status == 2 and words in err
 
 
-def test_a_damaged_part_is_said_and_left_out(cache, capsys):
+def halved(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("command", ["show", "regrade"])
+@pytest.mark.parametrize(
+    ("pattern", "damage", "said"),
+    [
+        ("traces/part-*.parquet", halved, "{path} is damaged"),
+        ("problems.parquet", halved, "{path} is damaged"),
+        ("problems.parquet", Path.unlink, "{path} is missing"),
+        ("traces/part-*.parquet", Path.unlink, "{store}: no trace in it"),
+    ],
+)
+def test_a_damaged_store_is_no_empty_one(command, pattern, damage, said, cache, capsys):
+    store = cache / "traces" / "abc123"
+    (path,) = store.glob(pattern)
+    damage(path)
+    status, out, err = run(capsys, command, "abc")
+    assert (status, out) == (2, "") and err.replace("\n", "") == f"traces: {said.format(path=path, store=store)}"
+
+
+def test_the_list_leaves_out_what_is_damaged_and_says_it(cache, capsys):
     store = TraceStore.open(cache / "traces" / "abc123")
     store.append([Trace("p0", 7, [1], [2], "stop", True, "1")])
     path = store.folder / "traces" / store.parts[1]
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
-    status, out, err = run(capsys, "show", "abc")
+    halved(path)
+    status, out, err = run(capsys, "list")
     assert status == 0 and "8 traces" in out and f"{path.name} is damaged" in err.replace("\n", "")
 
 

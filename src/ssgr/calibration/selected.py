@@ -44,5 +44,5 @@ def selected_traces(request: CalibrationRequest, view: StoreView) -> Calibration
         selection=selection.table,
         held=selection_table(view),
         details=details,
-        notes=notes + ([balance_note(selection.balance)] if selection.balance else []),
+        notes=notes + ([balance_note(selection.balance, view.more)] if selection.balance else []),
     )

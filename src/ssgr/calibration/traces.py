@@ -40,6 +40,7 @@ def traces(request: CalibrationRequest) -> CalibrationSet:
             f"correct traces alone; use selection.correctness=correct, or the store that it was kept from"
         )
     view = whole_view(store, request.split)
+    view.more = "a store with more traces"
     ungraded = _check_grades(view, request)
     chosen = selected_traces(request, view)
     _check_vocabulary(chosen, request)
@@ -59,8 +60,8 @@ def opened(request: CalibrationRequest) -> TraceStore:
             if not (folder / "manifest.json").is_file():
                 import_traces(path, folder, Reading())
     store = TraceStore.open(folder)
-    if store.damaged:
-        raise CellError(f"calibration.path={path}: {store.damaged[0]} is damaged (its checksum is another)")
+    if store.damage:
+        raise CellError(f"calibration.path={path}: {store.damage}")
     return store
 
 
@@ -79,8 +80,10 @@ def _path(config: TracesConfig) -> Path:
 
 
 def _check_grades(view: StoreView, request: CalibrationRequest) -> int:
-    """How many traces nobody has graded; UserError where that is all of them and the selection asks for a verdict."""
+    """How many traces nobody has graded; UserError for no trace, and for none graded where a verdict is asked for."""
     rows = view.store.index
+    if rows.empty:
+        raise UserError(f"calibration.path={request.config.path}: no trace in it")
     ungraded = int(rows["correct"].isna().sum())
     if ungraded == len(rows) and request.selection.correctness != Correctness.any:
         raise UserError(

@@ -4,12 +4,13 @@ Nothing here imports torch or transformers: a config is checked before they are.
 filled by the option files; a field that is null there takes the model option's value (see `fill`).
 """
 
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 
 from hydra.core.config_store import ConfigStore
 
-from ssgr.config.bounds import check_at_least_one, check_sampling
+from ssgr.config.bounds import SEEDS, check_at_least_one, check_sampling, check_seed
 from ssgr.config.calibration import (
     Balance,
     CalibrationConfig,
@@ -54,9 +55,11 @@ from ssgr.config.pruning import (
     Tail,
     WandaConfig,
 )
+from ssgr.errors import UserError
 
 __all__ = [
     "SCHEMAS",
+    "SEEDS",
     "ALPSConfig",
     "AllocationConfig",
     "AlphaPruningConfig",
@@ -101,6 +104,7 @@ __all__ = [
     "Within",
     "check_at_least_one",
     "check_sampling",
+    "check_seed",
     "register_schemas",
 ]
 
@@ -111,12 +115,23 @@ class TrackingMode(StrEnum):
     disabled = "disabled"
 
 
+MODES = {mode.value: mode for mode in TrackingMode}
+MODES |= {"dryrun": TrackingMode.offline, "run": TrackingMode.online, "shared": TrackingMode.online}  # W&B's own
+
+
 @dataclass
 class TrackingConfig:
     name: str
     mode: TrackingMode
     project: str
     entity: str | None
+
+    def asked_mode(self) -> TrackingMode:
+        """What WANDB_MODE says, else `mode`; UserError for what W&B does not know."""
+        said = os.environ.get("WANDB_MODE") or self.mode
+        if said not in MODES:
+            raise UserError(f"WANDB_MODE={said}: choices: {', '.join(MODES)}")
+        return MODES[said]
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ssgr.config.bounds import check_at_least_one, check_sampling
+from ssgr.config.bounds import check_at_least_one, check_sampling, check_seed
 from ssgr.config.calibration import HubDataset
 from ssgr.errors import UserError
 
@@ -90,7 +90,8 @@ class TaskConfig(EvaluationConfig):
     def check(self, where: str = "evaluation") -> None:
         super().check(where)
         check_at_least_one(self, where, "dense_repeats", "repeats", "max_new_tokens")
-        check_sampling(self, where)
+        check_sampling(self, where, "repeats")
+        check_seed(self, where)
 
 
 @dataclass
@@ -150,6 +151,7 @@ class LmEvalConfig(EvaluationConfig):
     def check(self, where: str = "evaluation") -> None:
         super().check(where)
         check_at_least_one(self, where, "max_new_tokens")
+        check_seed(self, where)
         if not self.tasks:
             raise UserError(f"{where}.tasks is empty: it must name tasks of lm-eval, such as [arc_easy]")
         if self.num_fewshot is not None and self.num_fewshot < 0:

@@ -96,7 +96,7 @@ class RIAConfig(WandaConfig):
     def check(self) -> None:
         super().check()
         if not 0 <= self.activation_power < float("inf"):
-            raise UserError(f"pruner.activation_power={self.activation_power}: must be 0 or above")
+            raise UserError(f"pruner.activation_power={self.activation_power}: must be at least 0 and finite")
 
 
 @dataclass
@@ -107,8 +107,8 @@ class SparseGPTConfig(StatisticsConfig):
 
     def check(self) -> None:
         super().check()
-        if not self.damping > 0:
-            raise UserError(f"pruner.damping={self.damping}: must be above 0")
+        if not 0 < self.damping < float("inf"):
+            raise UserError(f"pruner.damping={self.damping}: must be above 0 and finite")
         check_at_least_one(self, "pruner", "block_size")
 
 
@@ -123,7 +123,7 @@ class ALPSConfig(StatisticsConfig):
         super().check()
         for name in ("ridge", "rho"):
             if not 0 < getattr(self, name) < float("inf"):
-                raise UserError(f"pruner.{name}={getattr(self, name)}: must be above 0")
+                raise UserError(f"pruner.{name}={getattr(self, name)}: must be above 0 and finite")
         check_at_least_one(self, "pruner", "iterations", "cg_steps")
 
 
@@ -156,7 +156,7 @@ class OwlConfig(AllocationConfig):
 
     def check(self) -> None:
         if not 0 < self.outlier_multiple < float("inf"):
-            raise UserError(f"allocation.outlier_multiple={self.outlier_multiple}: must be above 0")
+            raise UserError(f"allocation.outlier_multiple={self.outlier_multiple}: must be above 0 and finite")
         if not 0 <= self.spread <= 0.5:
             raise UserError(f"allocation.spread={self.spread}: must be at least 0 and at most 0.5")
 
@@ -185,7 +185,7 @@ class SparsityConfig:
             raise UserError("sparsity.n and sparsity.m belong together: set both, or neither")
         if n is not None and not 0 < n < m:
             raise UserError(f"sparsity.n={n}, sparsity.m={m}: n:m keeps n of every m inputs, 0 < n < m")
-        if n is not None and value is not None and abs(value - (1 - n / m)) > 1e-9:
+        if n is not None and value is not None and not abs(value - (1 - n / m)) <= 1e-9:  # nan too
             masked = f"{n}:{m}, which masks {1 - n / m:g}"
             raise UserError(f"sparsity.value={value} contradicts {masked}: set sparsity.value=null")
         if n is None and (value is None or not 0 <= value < 1):

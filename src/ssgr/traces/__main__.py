@@ -80,7 +80,7 @@ def _import_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0; 1 where a store is damaged; 2 with one line on standard error for anything that the user can set right."""
+    """0; 1 where a store is damaged meanwhile; 2 with one line on standard error for what the user can set right."""
     try:
         options = parser().parse_args(arguments)
         COMMANDS[options.command](options, cache_root(options.cache))
@@ -103,7 +103,9 @@ def list_stores(options: argparse.Namespace, cache: Path) -> None:
     with track("reading stores", len(folders)) as bar:
         stores = []
         for name, folder in folders.items():
-            stores.append((name, opened(folder)))
+            stores.append((name, store := TraceStore.open(folder)))
+            if store.damage:
+                say(f"{store.damage}: what it held is left out")
             bar.advance()
     with written_or_said("the stores are as they were") as output:
         output.print(list_table(stores))
@@ -145,7 +147,7 @@ def keep_store(options: argparse.Namespace, cache: Path) -> None:
     from ssgr.traces.kept import keep
 
     out = options.out.expanduser()
-    table = keep(TraceStore.open(find_store(options.store, cache)), out)
+    table = keep(opened(find_store(options.store, cache)), out)
     traces = len(table) - table.column("output_ids").null_count
     print(f"{len(table):,} rollouts, the ids of {traces:,} correct ones, {out.stat().st_size / 1e6:.2f} MB in {out}")
 
@@ -227,10 +229,10 @@ def plot(options: argparse.Namespace, cache: Path) -> None:
 
 
 def opened(folder: Path) -> TraceStore:
-    """The store, after saying which of its parts are left out."""
+    """The store; UserError, which names the file, where it is damaged, and where there is no trace in it."""
     store = TraceStore.open(folder)
-    for name in store.damaged:
-        say(f"{folder / 'traces' / name} is damaged (its checksum is another): its traces are left out")
+    if store.damage or store.index.empty:
+        raise UserError(store.damage or f"{folder}: no trace in it")
     return store
 
 

@@ -77,7 +77,7 @@ def balance_target(view: StoreView, selection: SelectionConfig) -> BalanceTarget
     least = (mass / mass.sum(axis=1, keepdims=True)).min(axis=0) if len(counted) else np.zeros(1)
     shared = np.flatnonzero(least > 0)
     if not len(shared):
-        raise CellError(_nothing_shared(variables))
+        raise CellError(_nothing_shared(variables, view.more))
     shares = least[shared] / least[shared].sum()
     offsets = np.empty((len(problems), 0))
     for values in (values_of(view, name) for name in variables if name in NUMERIC):
@@ -155,8 +155,11 @@ class BalancedDraw:
         return self._taken[self._problems[place]] < self._cap
 
 
-def balance_note(report: dict[str, Any]) -> str:
-    """One line for a person: how near a balanced draw came; where not near enough, why and what would help."""
+def balance_note(report: dict[str, Any], more: str) -> str:
+    """One line for a person: how near a balanced draw came; where not near enough, why and what would help.
+
+    `more` is the view's: what would give it more traces.
+    """
     differences = report["differences"]
     told = ", ".join(
         f"{name} {off:+.3f} standard deviations" if name in NUMERIC else f"{name} {off:.1%} of the traces"
@@ -170,7 +173,7 @@ def balance_note(report: dict[str, Any]) -> str:
         return f"balance: {told}: too few traces to hold {failed} still; a larger budget would help"
     return (
         f"balance: {told}: this store cannot hold {failed} still here, {report['dry_strata']} of {report['strata']} "
-        f"strata ran dry; a smaller budget, more rollouts.problems or a larger rollouts.k would help"
+        f"strata ran dry; {more} or a smaller budget would help"
     )
 
 
@@ -192,10 +195,9 @@ def _shares_of(codes: np.ndarray, strata: np.ndarray, shares: np.ndarray) -> np.
     return np.bincount(category, weights=shares, minlength=codes.max() + 1)
 
 
-def _nothing_shared(variables: list[Balance]) -> str:
+def _nothing_shared(variables: list[Balance], more: str) -> str:
     names = ", ".join(variables)
     return (
         f"selection.balance=[{names}]: no value of {names} occurs in every bin of difficulty and length of this store, "
-        f"so that its arms have nothing in common; more rollouts.problems, a larger rollouts.k or fewer balanced "
-        f"variables would help"
+        f"so that its arms have nothing in common; {more} or fewer balanced variables would help"
     )

@@ -93,8 +93,8 @@ def import_traces(source: Path, target: Path, reading: Reading) -> Imported:
     there twice; for a kept file without problems or template, and for grading where not all ids were kept.
     """
     theirs = TraceStore.open(source) if (source / "manifest.json").is_file() else None
-    if theirs is not None and theirs.damaged:
-        raise UserError(f"{source / 'traces' / theirs.damaged[0]} is damaged (its checksum is another)")
+    if theirs is not None and theirs.damage:
+        raise UserError(theirs.damage)
     if theirs is not None and reading.problems is None:
         reading = replace(reading, problems={problem.problem_id: problem for problem in theirs.problems})
     kept = kept_manifest(source)

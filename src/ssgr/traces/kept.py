@@ -54,8 +54,8 @@ def keep(store: TraceStore, out: Path) -> pa.Table:
     """
     if out.exists() or out.suffix != ".parquet":
         raise UserError(f"OUT {out}: {'is there already' if out.exists() else 'must end in .parquet'}")
-    if store.damaged:
-        raise CellError(f"{store.folder / 'traces' / store.damaged[0]} is damaged (its checksum is another)")
+    if store.damage:
+        raise CellError(store.damage)
     places = {problem.problem_id: place for place, problem in enumerate(store.problems) if problem.question}
     rows = store.index.assign(place=store.index["problem_id"].map(places))
     unknown = rows.loc[rows["place"].isna(), "problem_id"].nunique()

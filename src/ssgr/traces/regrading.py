@@ -33,7 +33,7 @@ def regrade(store: TraceStore, template: PromptTemplate) -> Regraded:
     counts already, and the next regrading removes what is left.
     """
     for path in part_files(store.folder / "traces"):
-        if path.name not in store.parts and path.name not in store.damaged:
+        if path.name not in store.parts and path not in store.damaged:
             path.unlink()  # a part that was graded again before a kill
     found = Regraded()
     problems = {problem.problem_id: problem for problem in store.problems}

@@ -164,11 +164,12 @@ def _bundled(loaded: Any, template: PromptTemplate, problems: Sequence[Problem],
     store = TraceStore.open(BUNDLED)
     _check_manifest(store.manifest, loaded, template, config)
     wanted = list(problems[: config.problems])
+    held = store.index["problem_id"].nunique()
+    k = int(store.index["rollout"].max()) + 1 if len(store.index) else 0
     view = store.view(wanted, config.k, config.split)
+    view.more += f" (rollouts=bundled has {k} of {held:,} problems; rollouts=fresh generates more)"
     lacking = len(wanted) * config.k - len(view.all_traces)
     if len(wanted) < config.problems or lacking:
-        held = store.index["problem_id"].nunique()
-        k = int(store.index["rollout"].max()) + 1 if len(store.index) else 0
         raise UserError(
             f"rollouts=bundled holds {k} rollouts of {held} problems; rollouts.problems={config.problems} with "
             f"rollouts.k={config.k} on this problem set asks for more: use rollouts=fresh"

@@ -5,8 +5,8 @@ else the cache holds.
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ import pandas as pd
 
 from ssgr.config import Correctness, DifficultyConfig, LengthConfig, Pick, SelectionConfig
 from ssgr.errors import CellError
+from ssgr.labels import difficulty_labels, length_labels
 from ssgr.traces.balance import BalancedDraw, BalanceTarget, balance_target
 from ssgr.traces.bins import check_selection
 from ssgr.traces.eligible import eligible, problem_places, shared_quota, sides
@@ -198,18 +199,32 @@ class Draw:
         return shuffled[np.lexsort((rank[self._problems[shuffled]], nth))]
 
     def _too_few(self, drawn: np.ndarray, kept: np.ndarray) -> str:
-        chosen, cap = self.selection, self.selection.max_traces_per_problem
+        difficulty, length = difficulty_labels(asdict(self.difficulty)), length_labels(asdict(self.length))
         traces, problems = f"{len(drawn):,} traces", f"{len(np.unique(self._problems[drawn])):,} problems"
         if self.sequences is None:
             holds, needs, budget = f"{kept.sum():,} tokens in {traces} of {problems}", self.tokens, "tokens"
         else:
             holds, needs, budget = f"{traces} of {problems}", self.sequences, "sequences"
+        *others, last = self._remedies(drawn, budget)
+        remedies = f"{', '.join(others)} or {last}" if others else last
         return (
-            f"the bin difficulty={self.difficulty.name} length={self.length.name} "
-            f"correctness={Correctness(chosen.correctness)}{self._narrowed()} holds {holds} and needs {needs:,}; more "
-            f"rollouts.problems, a larger rollouts.k, selection.max_traces_per_problem (now {cap}), "
-            f"or a smaller calibration.{budget} would help"
+            f"the bin difficulty={'-'.join(difficulty) or 'all'} length={'-'.join(length) or 'all'} "
+            f"correctness={Correctness(self.selection.correctness)}{self._narrowed()} holds {holds} and needs "
+            f"{needs:,}; {remedies} would help"
         )
+
+    def _remedies(self, drawn: np.ndarray, budget: str) -> Iterator[str]:
+        """What would fill the bin: of the options that keep something out of it, and less of what it is to hold."""
+        yield self.view.more
+        if len(drawn) < len(self._pool):
+            yield f"a larger selection.max_traces_per_problem (now {self.selection.max_traces_per_problem})"
+        if self.length.tokens is not None:
+            yield f"a wider length.tokens (now {list(self.length.tokens)})"
+        cut = self._pool["prompt_tokens"] + self._pool["tokens"] > self.max_seq_len
+        if self.sequences is None and cut.any():
+            yield f"a larger calibration.max_seq_len (now {self.max_seq_len:,})"
+        if len(drawn):
+            yield f"a smaller calibration.{budget}"
 
     def _narrowed(self) -> str:
         """What else keeps traces out, for the message."""

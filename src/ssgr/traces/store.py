@@ -119,9 +119,12 @@ class TraceStore:
         """Reads again what lies on disk, such as after waiting for another process."""
         paths = parts.part_files(self.folder / "traces")
         indices = dict(zip((path.name for path in paths), parts.read_indices(paths), strict=True))
-        self.damaged = [name for name, index in indices.items() if index is None]
+        self.damaged = [path for path in paths if indices[path.name] is None]
         self._parts = parts.current_parts({name: index for name, index in indices.items() if index is not None})
-        self._problems = _read_problems(self.folder / "problems.parquet")
+        problems = _read_problems(self.folder / "problems.parquet")
+        if problems is None:
+            self.damaged.append(self.folder / "problems.parquet")
+        self._problems = problems or {}
         self._index: pd.DataFrame | None = None
 
     @property
@@ -134,6 +137,13 @@ class TraceStore:
             index = index[wanted.isna() | (wanted == index["content"])]
             self._index = index.drop_duplicates(["problem_id", "rollout"], ignore_index=True)
         return self._index
+
+    @property
+    def damage(self) -> str | None:
+        """What keeps the store from being whole, by the file's name; None where nothing is seen to."""
+        if self.damaged:
+            return f"{self.damaged[0]} is damaged"
+        return f"{self.folder / 'problems.parquet'} is missing" if self._parts and not self._problems else None
 
     @property
     def parts(self) -> list[str]:
@@ -203,9 +213,9 @@ class TraceStore:
         self._index = None
 
     def _remove_damaged(self) -> None:
-        for name in self.damaged:
-            say(f"{self.folder / 'traces' / name} is damaged (its checksum is another): what it held is made again")
-            (self.folder / "traces" / name).unlink(missing_ok=True)
+        for path in self.damaged:
+            say(f"{path} is damaged: what it held is made again")
+            path.unlink(missing_ok=True)
         self.damaged = []
 
     def _table(self, traces: Sequence[Trace]) -> pa.Table:
@@ -230,7 +240,11 @@ class StoreView:
 
     With split=True the first half of each problem's rollouts tells its pass rate and only the second half's are
     traces, so that no trace is taken for the luck that put its problem into a bin. `all_traces` are both halves.
+
+    `more` is what a message says would give the view more traces.
     """
+
+    more = "more rollouts.problems, a larger rollouts.k"
 
     def __init__(self, store: TraceStore, problems: list[Problem], k: int, split: bool = False):
         self.store, self.problems, self.k, self.split = store, problems, k, split
@@ -265,9 +279,11 @@ class StoreView:
         return self.store.read(rows["part"], rows["row"])
 
 
-def _read_problems(path: Path) -> dict[str, Problem]:
-    """By id; none where the file is not there or cannot be read, since whoever adds traces sets the problems first."""
+def _read_problems(path: Path) -> dict[str, Problem] | None:
+    """By id; none where the file is not there, None where it cannot be read."""
     try:
         return {row["problem_id"]: Problem(**row) for row in pq.read_table(path).to_pylist()}
-    except (pa.ArrowInvalid, OSError):
+    except FileNotFoundError:
         return {}
+    except (pa.ArrowInvalid, OSError, TypeError, KeyError):
+        return None
