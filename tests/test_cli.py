@@ -9,14 +9,18 @@ import torch
 from command_line import FAST, QUICK, cells, files, ssgr, start
 from safetensors.torch import load_file, save_file
 
-from ssgr import __version__, progress
+from ssgr import __version__, composition, progress
 from ssgr.cli import options_first
 from ssgr.models.files import BUNDLED_MODEL
 
 GOOD = '{"question": "What is 1 + 1?", "answer": "2"}\n'
+PRUNERS, SOURCES = (
+    ", ".join(sorted(path.stem for path in (composition.folder("conf") / group).glob("*.yaml")))
+    for group in ("pruner", "calibration")
+)
 OPTIONS = {
-    "pruner=wand": ["pruner/wand", "alps, magnitude, none, ria, sparsegpt, wanda"],
-    "calibration=c5": ["calibration/c5", "general_text, off_policy, prompts_only, reference_solutions, self_generated"],
+    "pruner=wand": ["pruner/wand", PRUNERS],
+    "calibration=c5": ["calibration/c5", SOURCES],
     "engine=tgi": ["engine/tgi", "hf"],
     "experiment=nothing": ["experiment/nothing", "generic, rac, ssgr"],
     "model=null": ["model", "not null"],
@@ -137,7 +141,7 @@ def test_a_model_folder_that_cannot_be_used(tmp_path):
     ("line", "expected"),
     {
         "sparsity=n2m4 sparsity.m=7": ["2:7", "q_proj has 256 inputs"],
-        "pruner.name=other": ["'other'", "alps, magnitude, none, ria, sparsegpt, wanda"],
+        "pruner.name=other": ["'other'", PRUNERS],
         "allocation.name=other": ["'other'", "uniform"],
         "engine.name=other": ["'other'", "hf"],
         "model.dtype=int8": ["model.dtype=int8", "bfloat16"],
