@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from ssgr.calibration import SOURCES, CalibrationRequest, CalibrationSet
+from ssgr.calibration.budget import check_met
 from ssgr.cell import Cell
 from ssgr.config import PerplexityConfig
 from ssgr.engines.base import ENGINES, Engine
@@ -159,6 +160,7 @@ def calibrate(cell: Cell, subject: Subject, clock: Clock) -> CalibrationSet | No
     source = SOURCES.get(config.calibration.name)
     with clock("calibration"):
         chosen = source(request)
+    check_met(config.calibration, chosen)
     if source.contents(config.calibration) != cell.identity["calibration"]["contents"]:
         line = "what it reads has changed since this cell was named by it; the same command again takes it as it is now"
         raise CellError(f"calibration={config.calibration.name}: {line}")
