@@ -7,7 +7,7 @@ from rich.text import Text
 
 from ssgr.cell import Cell
 from ssgr.evaluation.accuracy import paired_difference
-from ssgr.measured import COLUMNS, LEGEND, main_metric, row, tasks
+from ssgr.measured import LEGEND, heads, main_metric, row, tasks
 from ssgr.progress import visible, written_or_said
 from ssgr.stages import Evaluation, Subject
 
@@ -47,18 +47,17 @@ def write_report(
 def comparison(cell: Cell, result: dict) -> Table:
     """One pair of rows for each task. Accuracies never stand without their standard error, n and k."""
     config, sparsity = cell.config, result["sparsity"]
-    named = tasks(result)
+    named = {task: main_metric(task, result["dense_metrics"]) for task in tasks(result)}
     title = f"{config.model.name} on {', '.join(named)}"
     if not cell.is_dense:
         title += f": {config.pruner.name}, {sparsity['achieved']:.1%} {sparsity['pattern']}"
     table = Table(title=title, caption=LEGEND)
     table.add_column("", overflow="fold")
-    for column in COLUMNS:
+    for column in heads(named.values()):
         table.add_column(column, justify="right", no_wrap=True)
-    for task in named:
+    for task, measured in named.items():
         pair = {"dense": result["dense_metrics"]} | ({} if cell.is_dense else {"pruned": result["metrics"]})
-        measured = main_metric(task, result["dense_metrics"])
-        if len(named) > 1 or measured != "accuracy":
+        if len(named) > 1:
             table.add_section()
             table.add_row(task if measured in ("accuracy", task) else f"{task}, {measured}")
         for name, metrics in pair.items():

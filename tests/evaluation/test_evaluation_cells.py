@@ -111,6 +111,10 @@ def test_perplexity_alone_and_of_the_dense_model(folder, generated):
     assert two["metrics"]["perplexity/problems"] == 8, "limit counts windows"
     assert cell.name.startswith("tiny_reasoner-dense-perplexity-")
     assert f"{two['metrics']['perplexity/perplexity']:.4g}" in done.out
+    assert "accuracy" not in done.out and "a figure of it" not in done.err
+    both = run(f"-m {line} pruner=magnitude,none study=one,two", folder, quick=WITHOUT_TASK)
+    assert "accuracy" not in both.out and f"{one['metrics']['perplexity/perplexity']:.4g}" in both.out
+    assert "a figure of it" not in both.err, "`cost` would find no answers"
     assert "perplexity" in markdown(load_runs(folder / "runs"))
 
 
