@@ -1,5 +1,8 @@
 """What a person sees when a cell has finished: dense against pruned, one problem before and after, where it lies."""
 
+import re
+from math import isnan
+
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -11,7 +14,7 @@ from ssgr.measured import LEGEND, heads, main_metric, row, tasks
 from ssgr.progress import visible, written_or_said
 from ssgr.stages import Evaluation, Subject
 
-EXCERPT = 600  # characters of a completion that are shown
+EXCERPT, LINES = 600, 24  # characters and lines of a completion that are shown
 
 
 def closing(cell: Cell, subject: Subject, result: dict, before: Evaluation, after: Evaluation) -> None:
@@ -72,9 +75,11 @@ def differences(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
     for task in answered:
         pair = (samples[samples["task"] == task] for samples in (before, after))
         difference, error, low, high = paired_difference(*pair)
-        interval = f"95 % interval [{low:+.3f}, {high:+.3f}], paired by problem"
+        spread = f" ± {error:.3f}, 95 % interval [{low:+.3f}, {high:+.3f}], paired by problem"
+        if isnan(error):
+            spread = ", of one problem"
         named = f"{task}, " if len(answered) > 1 else ""
-        lines.append(f"{named}pruned − dense: {difference:+.3f} ± {error:.3f}, {interval}")
+        lines.append(f"{named}pruned − dense: {difference:+.3f}{spread}")
     return lines
 
 
@@ -111,5 +116,8 @@ def show_example(console: Console, subject: Subject, before: pd.DataFrame, after
 
 def excerpt(text: str) -> str:
     """Beginning and end of a text that a model wrote, with control characters made visible."""
-    clean = visible(text, kept="\n")
-    return clean if len(clean) <= EXCERPT else f"{clean[: EXCERPT * 2 // 3]} […] {clean[-EXCERPT // 3 :]}"
+    clean = re.sub(r"\n(?: *\n){2,}", "\n\n", visible(text, kept="\n"))  # what a model says when nothing is left of it
+    if len(clean) > EXCERPT:
+        clean = f"{clean[: EXCERPT * 2 // 3]} […] {clean[-EXCERPT // 3 :]}"
+    lines = clean.split("\n")
+    return clean if len(lines) <= LINES else "\n".join([*lines[: LINES * 2 // 3], "[…]", *lines[-LINES // 3 :]])
