@@ -100,14 +100,20 @@ def experts_line(sparsity: dict) -> str:
 
 
 def show_example(console: Console, subject: Subject, before: pd.DataFrame, after: pd.DataFrame) -> None:
-    """One problem of the first task that the dense model solves and the pruned one does not, else its first problem."""
+    """A problem of the first task that the dense model solves and the pruned one does not, else the first one."""
     before, after = (samples[samples["task"] == after["task"].iloc[0]] for samples in (before, after))
     solved = before[before["correct"]].drop_duplicates("problem_id").set_index("problem_id")
     first = after.drop_duplicates("problem_id").set_index("problem_id")
     lost = [problem for problem in first.index if problem in solved.index and not first.loc[problem, "correct"]]
     problem = lost[0] if lost else first.index[0]
     dense = (solved if lost else before.drop_duplicates("problem_id").set_index("problem_id")).loc[problem]
-    console.print(Text(f"\nProblem {problem}, before and after:", style="bold"))
+    right = {
+        name: samples.loc[samples["problem_id"] == problem, "correct"]
+        for name, samples in (("dense", before), ("pruned", after))
+    }
+    counts = ", ".join(f"{name} {each.sum()} of {len(each)}" for name, each in right.items())
+    chosen = ", chosen because it was lost" * bool(lost)
+    console.print(Text(f"\nProblem {problem}, before and after{chosen} (right: {counts}):", style="bold"))
     for name, sample in (("dense", dense), ("pruned", first.loc[problem])):
         verdict = "correct" if sample["correct"] else f"wrong, {sample['finish_reason']}"
         console.print(Text(f"{name} ({verdict}, {sample['tokens']} tokens):", style="underline"))
