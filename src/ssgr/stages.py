@@ -188,7 +188,7 @@ def contamination_note(cell: Cell) -> list[str]:
 def evaluate_dense(cell: Cell, subject: Subject, clock: Clock) -> Evaluation:
     """The dense model's evaluations and, for the divergence, its hidden states: from the cache where they are there."""
     config = cell.config
-    with clock("evaluation"):
+    with clock("dense"):  # apart from what every cell must do again: another cell finds its samples made
         parts = [examiner(cell, subject).before(part, cell.cache) for part in config.evaluations]
         evaluation = Evaluation.of(parts)
         if config.evaluation.divergence and not cell.is_dense:
