@@ -21,6 +21,7 @@ from ssgr.traces.bins import check_bins
 from ssgr.traces.contamination import contaminated
 from ssgr.traces.problems import Problem, load_problems, problems_hash
 from ssgr.traces.rollouts import BUNDLED as BUNDLED_ROLLOUTS
+from ssgr.traces.rollouts import check_bundled
 
 FILLED = {  # option: the model option that stands in for its null
     ("calibration", "tokens"): "calibration_tokens",
@@ -110,7 +111,10 @@ def describe(config: Config) -> Cell:
     """The cell that a config asks for, with its nulls filled; UserError, one line, for anything wrong with it."""
     fill(config)
     check(config)
-    return Cell(config, identity(config))
+    cell = Cell(config, identity(config))
+    if cell.reads_rollouts and config.rollouts.name == "bundled":
+        check_bundled(config.model.name, cell.identity["model"]["weights"], cell.problems, config.rollouts)
+    return cell
 
 
 def fill(config: Config) -> None:

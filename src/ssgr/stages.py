@@ -16,7 +16,7 @@ from ssgr.errors import CellError, UserError
 from ssgr.evaluation.accuracy import no_samples
 from ssgr.evaluation.divergence import DenseStates, dense_states, divergence
 from ssgr.evaluation.held_out import HeldOut, held_out
-from ssgr.evaluation.parts import Examiner, Part
+from ssgr.evaluation.parts import Examiner, Part, check_data
 from ssgr.model_card import card
 from ssgr.models import save
 from ssgr.models.blocks import model_linears, prunable_parameters
@@ -84,6 +84,8 @@ def load(cell: Cell) -> Subject:
     # Unknown names are refused here rather than in the middle of the cell.
     engine = ENGINES.get(config.engine.name)
     PRUNERS.get(config.pruner.name), ALLOCATIONS.get(config.allocation.name)
+    for evaluation in config.evaluations:
+        check_data(evaluation)
     loaded = load_model(config.model, choose_device(config.device), cell.cache)
     shapes = {name: tuple(linear.weight.shape) for name, linear in model_linears(loaded.model).items()}
     sparsity = Sparsity.from_config(config.sparsity)

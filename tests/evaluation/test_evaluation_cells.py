@@ -11,6 +11,7 @@ from lm_eval_tasks import write_tasks
 from analysis import load_runs
 from analysis.load import load_divergence, load_samples
 from analysis.table import markdown
+from ssgr import stages
 from ssgr.engines.hf import HfEngine
 from ssgr.evaluation import harness
 
@@ -134,8 +135,16 @@ def test_tasks_of_lm_eval_in_a_cell(folder, monkeypatch):
     assert len(pd.read_parquet(cell / "samples.parquet")) == 0 and not (cell / "divergence.parquet").exists()
     assert "│ chosen, acc " in done.out and "│ word_perplexity " in done.out
     assert sorted(load_runs(folder / "runs")["task"]) == ["chosen", "rolled", "written"]
+    monkeypatch.setattr(stages, "load_model", None)  # what comes first costs least: it is not reached
     bad = run(line.replace("chosen", "choosen"), folder, status=2, quick=WITHOUT_TASK)
     assert "lm-eval has no task 'choosen'; did you mean chosen?" in bad.lines[-1]
+
+
+def test_a_text_that_cannot_be_had_is_said_before_anything_is_generated(folder, monkeypatch):
+    monkeypatch.setattr(stages, "load_model", None)
+    (folder / "rows.jsonl").write_text('{"words": "none under its usual name"}\n')
+    line = "evaluation=perplexity evaluation.path=rows.jsonl"
+    assert "no text in 'text' (evaluation.text_field)" in run(line, folder, status=2, quick=WITHOUT_TASK).lines[-1]
 
 
 def test_a_plan_counts_what_every_evaluation_needs(folder):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -161,27 +162,21 @@ def graded_traces(
 
 
 def _bundled(loaded: Any, template: PromptTemplate, problems: Sequence[Problem], config: RolloutsConfig) -> StoreView:
+    check_bundled(loaded.name, loaded.weights_hash, problems, config)
     store = TraceStore.open(BUNDLED)
-    _check_manifest(store.manifest, loaded, template, config)
-    wanted = list(problems[: config.problems])
-    view = store.view(wanted, config.k, config.split)
-    lacking = len(wanted) * config.k - len(view.all_traces)
-    if len(wanted) < config.problems or lacking:
-        held = store.index["problem_id"].nunique()
-        k = int(store.index["rollout"].max()) + 1 if len(store.index) else 0
-        raise UserError(
-            f"rollouts=bundled holds {k} rollouts of {held} problems; rollouts.problems={config.problems} with "
-            f"rollouts.k={config.k} on this problem set asks for more: use rollouts=fresh"
-        )
-    return view
-
-
-def _check_manifest(manifest: dict[str, Any], loaded: Any, template: PromptTemplate, config: RolloutsConfig) -> None:
-    """UserError where the shipped store is not what this model would have generated with these options."""
-    if manifest["weights"] != loaded.weights_hash:
-        raise UserError(f"rollouts=bundled is {manifest['model']}'s, not {loaded.name}'s: use rollouts=fresh")
-    if manifest["template"] != template.hash:
+    if store.manifest["template"] != template.hash:
         raise UserError("rollouts=bundled was made with another chat template or instruction: use rollouts=fresh")
+    return store.view(problems[: config.problems], config.k, config.split)
+
+
+def check_bundled(model: str, weights: Any, problems: Sequence[Problem], config: RolloutsConfig) -> None:
+    """UserError where the shipped store is not what this model would have generated, or holds less than is asked for.
+
+    Its template is not compared, which takes a tokenizer.
+    """
+    manifest = read_json(BUNDLED / "manifest.json")
+    if manifest["weights"] != weights:
+        raise UserError(f"rollouts=bundled is {manifest['model']}'s, not {model}'s: use rollouts=fresh")
     made = {**manifest["sampling"], "seed": manifest["seed"]}
     for option in MANIFEST_OPTIONS:
         wanted = getattr(config, option)
@@ -190,3 +185,16 @@ def _check_manifest(manifest: dict[str, Any], loaded: Any, template: PromptTempl
                 f"rollouts=bundled was made with {option}={made[option]}, not {wanted}: use rollouts=fresh or leave "
                 f"rollouts.{option} as it is"
             )
+    wanted = tuple(problems[: config.problems])
+    if len(wanted) < config.problems or _bundled_lacks(wanted, config.k):
+        index = TraceStore.open(BUNDLED).index
+        raise UserError(
+            f"rollouts=bundled holds {index['rollout'].max() + 1} rollouts of {index['problem_id'].nunique()} "
+            f"problems; rollouts.problems={config.problems} with rollouts.k={config.k} on this problem set asks for "
+            f"more: use rollouts=fresh"
+        )
+
+
+@lru_cache(maxsize=8)  # every cell of a study asks
+def _bundled_lacks(problems: tuple[Problem, ...], k: int) -> bool:
+    return len(TraceStore.open(BUNDLED).view(problems, k).all_traces) < len(problems) * k
