@@ -89,7 +89,7 @@ def device_of(name: str) -> str:
 
 
 def speed_of(results: Sequence[dict[str, Any]], source: str, card: Speed | None = None) -> Speed:
-    """What these cells took. Where all are small, what another problem costs is the card's, if there is one."""
+    """What these cells took. Where small ones alone cannot tell what one problem more costs, the card does."""
     made: list[Answers] = []
     pruning, measuring, idle = [], [], []
     for result in results:
@@ -124,12 +124,12 @@ def speed_of(results: Sequence[dict[str, Any]], source: str, card: Speed | None 
 def fixed_and_rate(points: Iterable[tuple[float, float]], known: float | None = None) -> tuple[float, float]:
     """Of (amount, seconds): seconds that each took whatever its amount, and seconds per amount; neither is negative.
 
-    By least squares where the amounts differ enough to tell one from the other, else as if all of it grew. `known`: the
-    rate, where the points need not tell it.
+    By least squares where the amounts differ enough to tell one from the other; else by the rate that is `known`, and
+    without one as if all of it grew.
     """
     amounts, seconds = np.array([point for point in points if point[0]] or [(1.0, 0.0)]).T
     rate = known
-    if rate is None and amounts.max() > 2 * amounts.min():
+    if amounts.max() > 4 * amounts.min():  # more than answers of other lengths make
         rate = max(np.polyfit(amounts, seconds, 1)[0], 0.0)
     if rate is not None and (fixed := seconds.mean() - rate * amounts.mean()) >= 0:
         return float(fixed), float(rate)
