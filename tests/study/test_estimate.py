@@ -56,7 +56,7 @@ def test_what_small_cells_cannot_say_is_the_cards():
     small = [result(problems=4), result(problems=4)]
     speed = speed_of(small, "here", card)
     assert known(speed) == pytest.approx((200, 100, 0.01, 0.01)) and speed.overhead == pytest.approx(7 + 3)
-    assert speed.source == "here with at most 4 problems, and the model's card"
+    assert speed.source == "here (of at most 4 problems) and by its card"
     slow = speed_of([*small, result(problems=4, made=True)], "here", Speed(9e9, 80.0, 0.02, 0.01, 1.0, "card"))
     assert known(slow) == pytest.approx((200, 100, 0.01, 0.01)), "dense answers are eight times as many"
     assert speed_of(small, "here").tokens_per_second == pytest.approx(400 / 5), "an upper bound"

@@ -110,7 +110,7 @@ def speed_of(results: Sequence[dict[str, Any]], source: str, card: Speed | None 
     pruned = fixed_and_rate(pruning)
     beside = fixed_and_rate(measuring, known and known.evaluation_per_problem)
     if largest < SMALL:
-        source += f" with at most {largest} problems" + ", and the model's card" * (known is not None)
+        source += f" (of at most {largest} problems)" + " and by its card" * (known is not None)
     return Speed(
         tokens_per_second=1 / generation[1] if generation[1] else float("inf"),
         mean_tokens=sum(part.tokens for part in made) / max(sum(part.count for part in made), 1),
