@@ -30,7 +30,7 @@ METRICS = (
 )
 # columns of RUNS that say what an arm is, besides its task, its sparsity and its token budget
 ARM = ("model", "pruner", "pattern", "calibration", "difficulty", "length", "correctness", "token_weights")
-STAGES = ("rollouts", "calibration", "pruning", "evaluation", "total")
+STAGES = ("rollouts", "calibration", "dense", "pruning", "evaluation", "total")
 TEXT, WHOLE, REAL, FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
 RUNS = pa.schema(

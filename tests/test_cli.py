@@ -9,14 +9,18 @@ import torch
 from command_line import FAST, QUICK, cells, files, ssgr, start
 from safetensors.torch import load_file, save_file
 
-from ssgr import __version__, progress
+from ssgr import __version__, composition, progress
 from ssgr.cli import options_first
 from ssgr.models.files import BUNDLED_MODEL
 
 GOOD = '{"question": "What is 1 + 1?", "answer": "2"}\n'
+PRUNERS, SOURCES = (
+    ", ".join(sorted(path.stem for path in (composition.folder("conf") / group).glob("*.yaml")))
+    for group in ("pruner", "calibration")
+)
 OPTIONS = {
-    "pruner=wand": ["pruner/wand", "alps, magnitude, none, ria, sparsegpt, wanda"],
-    "calibration=c5": ["calibration/c5", "general_text, off_policy, prompts_only, reference_solutions, self_generated"],
+    "pruner=wand": ["pruner/wand", PRUNERS],
+    "calibration=c5": ["calibration/c5", SOURCES],
     "engine=tgi": ["engine/tgi", "hf"],
     "experiment=nothing": ["experiment/nothing", "generic, rac, ssgr"],
     "model=null": ["model", "not null"],
@@ -73,6 +77,9 @@ OPTIONS = {
     "calibration=general_text calibration.token_weights=decode": ["token_weights=decode", "all, per_trace"],
     "calibration.tokens=0": ["calibration.tokens=0"],
     "limit=0": ["limit=0"],
+    "rollouts=bundled rollouts.k=9": ["rollouts=bundled", "8 rollouts"],
+    "rollouts=bundled rollouts.temperature=0.5": ["rollouts=bundled", "temperature"],
+    "rollouts=bundled model=qwen3_8b": ["rollouts=bundled is tiny_reasoner's, not qwen3_8b's"],
     "rollouts.temperature=-1": ["rollouts.temperature=-1"],
     "evaluation.top_p=0": ["evaluation.top_p=0"],
     "pruner.damping=-1": ["pruner.damping=-1"],
@@ -156,8 +163,7 @@ def test_a_model_folder_that_cannot_be_used(tmp_path):
         "calibration=prompts_only calibration.tokens=9000000": ["prompts_only", "9,000,000"],
         "calibration=reference_solutions calibration.tokens=9000000": ["reference_solutions", "9,000,000"],
         "calibration=general_text calibration.tokens=9000000": ["general_text", "9,000,000"],
-        "rollouts=bundled rollouts.k=9": ["rollouts=bundled", "8 rollouts"],
-        "rollouts=bundled rollouts.temperature=0.5": ["rollouts=bundled", "temperature"],
+        "rollouts=bundled problems.instruction=Go": ["rollouts=bundled", "template"],
         "evaluation=jsonl evaluation.path=long.jsonl calibration=general_text": ["tokens", "1024"],
     }.items(),
 )

@@ -65,7 +65,7 @@ def test_the_result_says_what_was_done(full):
     assert result["config"] == yaml.safe_load((cell / "config.yaml").read_text())
     assert result["config"]["calibration"]["max_seq_len"] == 512, "nulls are filled"
     assert {"name", "path", "parameters", "prunable_parameters"} <= set(result["model"])
-    assert set(result["seconds"]) == {"rollouts", "calibration", "pruning", "evaluation", "total"}
+    assert set(result["seconds"]) == {"rollouts", "calibration", "dense", "pruning", "evaluation", "total"}
     *stages, total = result["seconds"].values()
     assert 0 < sum(stages) <= total
     assert {"git", "versions", "device"} == set(result["environment"])

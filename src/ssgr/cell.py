@@ -21,6 +21,7 @@ from ssgr.traces.bins import check_bins
 from ssgr.traces.contamination import contaminated
 from ssgr.traces.problems import Problem, load_problems, problems_hash
 from ssgr.traces.rollouts import BUNDLED as BUNDLED_ROLLOUTS
+from ssgr.traces.rollouts import check_bundled
 
 FILLED = {  # option: the model option that stands in for its null
     ("calibration", "tokens"): "calibration_tokens",
@@ -111,7 +112,10 @@ def describe(config: Config) -> Cell:
     fill(config)
     check(config)
     cap_limit(config)
-    return Cell(config, identity(config))
+    cell = Cell(config, identity(config))
+    if cell.reads_rollouts and config.rollouts.name == "bundled":
+        check_bundled(config.model.name, cell.identity["model"]["weights"], cell.problems, config.rollouts)
+    return cell
 
 
 def fill(config: Config) -> None:

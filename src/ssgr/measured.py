@@ -1,8 +1,10 @@
 """What is said of one model on one task, wherever it is printed: no accuracy without its standard error, n and k."""
 
+from collections.abc import Iterable
+
 # what stands beside a task's main figure
 COMPANIONS = {"problems", "seconds", "tokens", "kl", "kl_se", "kl_balanced", "nll", "top1_changed"}
-COLUMNS = ("accuracy ± se", "n × k", "tokens", "cut", "KL/token (nats)")
+COLUMNS = ("n × k", "tokens", "cut", "KL/token (nats)")
 LEGEND = "cut: stopped at the token cap, or never ended its reasoning · KL: from the dense model, on its samples"
 
 
@@ -17,6 +19,13 @@ def main_metric(task: str, metrics: dict[str, float]) -> str:
     return "accuracy" if "accuracy" in names else next((name for name in names if name not in COMPANIONS), "accuracy")
 
 
+def heads(measured: Iterable[str]) -> tuple[str, ...]:
+    """Over what `row` gives: the name of the main figures, where all are of one kind, and COLUMNS."""
+    names = set(measured)
+    name = names.pop() if len(names) == 1 else "score"
+    return (name if name.endswith("perplexity") else f"{name} ± se", *COLUMNS)
+
+
 def row(task: str, metrics: dict[str, float], measured: str = "accuracy") -> list[str]:
     """The main figure, problems x repeats, mean generated tokens, share that was cut off, divergence from the dense."""
 
@@ -27,7 +36,7 @@ def row(task: str, metrics: dict[str, float], measured: str = "accuracy") -> lis
     kl = number("kl", ".4f")
     if metrics.get(f"{task}/kl_se"):
         kl += f" ± {number('kl_se', '.4f')}"
-    score = number(measured, ".4g" if measured == "perplexity" else ".3f")
+    score = number(measured, ".4g" if measured.endswith("perplexity") else ".3f")
     if f"{task}/{measured}_se" in metrics:
         score += f" ± {number(f'{measured}_se', '.3f')}"
     return [

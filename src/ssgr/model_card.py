@@ -12,7 +12,7 @@ import yaml
 
 from ssgr.cache import write_atomically
 from ssgr.labels import difficulty_labels, length_labels
-from ssgr.measured import COLUMNS, LEGEND, main_metric, row, tasks
+from ssgr.measured import LEGEND, heads, main_metric, row, tasks
 from ssgr.models.files import local_model
 from ssgr.progress import visible
 
@@ -145,12 +145,13 @@ def options(group: dict[str, Any]) -> str:
 
 def table(result: dict[str, Any]) -> str:
     """The tasks, dense against pruned, as the end of a cell shows them."""
-    lines = [["task", "model", *COLUMNS], ["---"] * 2 + ["---:"] * len(COLUMNS)]
+    named = {task: main_metric(task, result["dense_metrics"]) for task in tasks(result)}
+    score, *others = heads(named.values())
+    lines = [["task", "model", plain(score), *others], ["---"] * 2 + ["---:"] * (1 + len(others))]
     pair = {"dense": result["dense_metrics"]}
     if result["sparsity"]["pattern"] != "dense":
         pair["pruned"] = result["metrics"]
-    for task in tasks(result):
-        measured = main_metric(task, result["dense_metrics"])
+    for task, measured in named.items():
         name = plain(task if measured in ("accuracy", task) else f"{task}, {measured}")
         lines += [[name, which, *row(task, metrics, measured)] for which, metrics in pair.items()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

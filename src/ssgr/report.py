@@ -1,5 +1,8 @@
 """What a person sees when a cell has finished: dense against pruned, one problem before and after, where it lies."""
 
+import re
+from math import isnan
+
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -7,11 +10,11 @@ from rich.text import Text
 
 from ssgr.cell import Cell
 from ssgr.evaluation.accuracy import paired_difference
-from ssgr.measured import COLUMNS, LEGEND, main_metric, row, tasks
+from ssgr.measured import LEGEND, heads, main_metric, row, tasks
 from ssgr.progress import visible, written_or_said
 from ssgr.stages import Evaluation, Subject
 
-EXCERPT = 600  # characters of a completion that are shown
+EXCERPT, LINES = 600, 24  # characters and lines of a completion that are shown
 
 
 def closing(cell: Cell, subject: Subject, result: dict, before: Evaluation, after: Evaluation) -> None:
@@ -47,18 +50,17 @@ def write_report(
 def comparison(cell: Cell, result: dict) -> Table:
     """One pair of rows for each task. Accuracies never stand without their standard error, n and k."""
     config, sparsity = cell.config, result["sparsity"]
-    named = tasks(result)
+    named = {task: main_metric(task, result["dense_metrics"]) for task in tasks(result)}
     title = f"{config.model.name} on {', '.join(named)}"
     if not cell.is_dense:
         title += f": {config.pruner.name}, {sparsity['achieved']:.1%} {sparsity['pattern']}"
     table = Table(title=title, caption=LEGEND)
     table.add_column("", overflow="fold")
-    for column in COLUMNS:
+    for column in heads(named.values()):
         table.add_column(column, justify="right", no_wrap=True)
-    for task in named:
+    for task, measured in named.items():
         pair = {"dense": result["dense_metrics"]} | ({} if cell.is_dense else {"pruned": result["metrics"]})
-        measured = main_metric(task, result["dense_metrics"])
-        if len(named) > 1 or measured != "accuracy":
+        if len(named) > 1:
             table.add_section()
             table.add_row(task if measured in ("accuracy", task) else f"{task}, {measured}")
         for name, metrics in pair.items():
@@ -73,9 +75,11 @@ def differences(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
     for task in answered:
         pair = (samples[samples["task"] == task] for samples in (before, after))
         difference, error, low, high = paired_difference(*pair)
-        interval = f"95 % interval [{low:+.3f}, {high:+.3f}], paired by problem"
+        spread = f" ± {error:.3f}, 95 % interval [{low:+.3f}, {high:+.3f}], paired by problem"
+        if isnan(error):
+            spread = ", of one problem"
         named = f"{task}, " if len(answered) > 1 else ""
-        lines.append(f"{named}pruned − dense: {difference:+.3f} ± {error:.3f}, {interval}")
+        lines.append(f"{named}pruned − dense: {difference:+.3f}{spread}")
     return lines
 
 
@@ -96,14 +100,20 @@ def experts_line(sparsity: dict) -> str:
 
 
 def show_example(console: Console, subject: Subject, before: pd.DataFrame, after: pd.DataFrame) -> None:
-    """One problem of the first task that the dense model solves and the pruned one does not, else its first problem."""
+    """A problem of the first task that the dense model solves and the pruned one does not, else the first one."""
     before, after = (samples[samples["task"] == after["task"].iloc[0]] for samples in (before, after))
     solved = before[before["correct"]].drop_duplicates("problem_id").set_index("problem_id")
     first = after.drop_duplicates("problem_id").set_index("problem_id")
     lost = [problem for problem in first.index if problem in solved.index and not first.loc[problem, "correct"]]
     problem = lost[0] if lost else first.index[0]
     dense = (solved if lost else before.drop_duplicates("problem_id").set_index("problem_id")).loc[problem]
-    console.print(Text(f"\nProblem {problem}, before and after:", style="bold"))
+    right = {
+        name: samples.loc[samples["problem_id"] == problem, "correct"]
+        for name, samples in (("dense", before), ("pruned", after))
+    }
+    counts = ", ".join(f"{name} {each.sum()} of {len(each)}" for name, each in right.items())
+    chosen = ", chosen because it was lost" * bool(lost)
+    console.print(Text(f"\nProblem {problem}, before and after{chosen} (right: {counts}):", style="bold"))
     for name, sample in (("dense", dense), ("pruned", first.loc[problem])):
         verdict = "correct" if sample["correct"] else f"wrong, {sample['finish_reason']}"
         console.print(Text(f"{name} ({verdict}, {sample['tokens']} tokens):", style="underline"))
@@ -112,5 +122,8 @@ def show_example(console: Console, subject: Subject, before: pd.DataFrame, after
 
 def excerpt(text: str) -> str:
     """Beginning and end of a text that a model wrote, with control characters made visible."""
-    clean = visible(text, kept="\n")
-    return clean if len(clean) <= EXCERPT else f"{clean[: EXCERPT * 2 // 3]} […] {clean[-EXCERPT // 3 :]}"
+    clean = re.sub(r"\n(?: *\n){2,}", "\n\n", visible(text, kept="\n"))  # what a model says when nothing is left of it
+    if len(clean) > EXCERPT:
+        clean = f"{clean[: EXCERPT * 2 // 3]} […] {clean[-EXCERPT // 3 :]}"
+    lines = clean.split("\n")
+    return clean if len(lines) <= LINES else "\n".join([*lines[: LINES * 2 // 3], "[…]", *lines[-LINES // 3 :]])

@@ -32,7 +32,7 @@ PACKAGES = ("ssgr", "torch", "transformers", "lm-eval", "vllm", "wandb", "numpy"
 class Clock:
     """Seconds per stage, and which stage runs now. A stage entered inside another one stops the outer one's clock."""
 
-    STAGES = ("rollouts", "calibration", "pruning", "evaluation")
+    STAGES = ("rollouts", "calibration", "dense", "pruning", "evaluation")
 
     def __init__(self) -> None:
         self._started = self._since = time.perf_counter()

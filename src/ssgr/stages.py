@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from ssgr.calibration import SOURCES, CalibrationRequest, CalibrationSet
+from ssgr.calibration.budget import check_met
 from ssgr.cell import Cell
 from ssgr.config import PerplexityConfig
 from ssgr.engines.base import ENGINES, Engine
@@ -15,7 +16,7 @@ from ssgr.errors import CellError, UserError
 from ssgr.evaluation.accuracy import no_samples
 from ssgr.evaluation.divergence import DenseStates, dense_states, divergence
 from ssgr.evaluation.held_out import HeldOut, held_out
-from ssgr.evaluation.parts import Examiner, Part
+from ssgr.evaluation.parts import Examiner, Part, check_data
 from ssgr.model_card import card
 from ssgr.models import save
 from ssgr.models.blocks import model_linears, prunable_parameters
@@ -83,6 +84,8 @@ def load(cell: Cell) -> Subject:
     # Unknown names are refused here rather than in the middle of the cell.
     engine = ENGINES.get(config.engine.name)
     PRUNERS.get(config.pruner.name), ALLOCATIONS.get(config.allocation.name)
+    for evaluation in config.evaluations:
+        check_data(evaluation)
     loaded = load_model(config.model, choose_device(config.device), cell.cache)
     shapes = {name: tuple(linear.weight.shape) for name, linear in model_linears(loaded.model).items()}
     sparsity = Sparsity.from_config(config.sparsity)
@@ -161,6 +164,7 @@ def calibrate(cell: Cell, subject: Subject, clock: Clock) -> CalibrationSet | No
     source = SOURCES.get(config.calibration.name)
     with clock("calibration"):
         chosen = source(request)
+    check_met(config.calibration, chosen)
     if source.contents(config.calibration) != cell.identity["calibration"]["contents"]:
         line = "what it reads has changed since this cell was named by it; the same command again takes it as it is now"
         raise CellError(f"calibration={config.calibration.name}: {line}")
@@ -188,7 +192,7 @@ def contamination_note(cell: Cell) -> list[str]:
 def evaluate_dense(cell: Cell, subject: Subject, clock: Clock) -> Evaluation:
     """The dense model's evaluations and, for the divergence, its hidden states: from the cache where they are there."""
     config = cell.config
-    with clock("evaluation"):
+    with clock("dense"):  # apart from what every cell must do again: another cell finds its samples made
         parts = [examiner(cell, subject).before(part, cell.cache) for part in config.evaluations]
         evaluation = Evaluation.of(parts)
         if config.evaluation.divergence and not cell.is_dense:

@@ -231,6 +231,13 @@ def result_of(config, study, cell, bins, samples, divergence, problems, sparsity
         "sparsity": {"target": sparsity, "achieved": sparsity, "pattern": f"{n}:{m}" if n else "unstructured"},
         "metrics": {f"tiny_math/{name}": value for name, value in metrics.items()},
         "dense_metrics": {f"tiny_math/{name}": value for name, value in dense.items()},
-        "seconds": {"rollouts": 0.0, "calibration": 0.5, "pruning": 1.9, "evaluation": 9.5, "total": 12.1},
+        "seconds": {
+            "rollouts": 0.0,
+            "calibration": 0.5,
+            "dense": 0.0,
+            "pruning": 1.9,
+            "evaluation": 9.5,
+            "total": 12.1,
+        },
         "environment": {"git": None, "versions": {}, "device": "cpu"},
     }

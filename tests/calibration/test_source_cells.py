@@ -1,10 +1,13 @@
 """Sources through the real command line: whole cells, and input that is refused before anything is written."""
 
+from dataclasses import replace
+
 import pytest
 from calibration_requests import CHATS, document_rows, write_rows
 from command_line import QUICK, cells, files, ssgr
 
 from ssgr import stages
+from ssgr.calibration import SOURCES
 from ssgr.results import read_result
 
 ONE_SAMPLE = f"{QUICK} pruner=wanda evaluation.divergence=false evaluation.dense_repeats=1"
@@ -36,6 +39,25 @@ def test_sequences_longer_than_the_context_are_lowered_to_it_once_and_recorded(t
     result = read_result(cells(tmp_path)[0])
     assert result["config"]["calibration"]["max_seq_len"] == 1024
     assert result["calibration"]["sequences"] == 3
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        ("calibration.tokens=1024", "made 3 tokens where calibration.tokens=1,024 was"),
+        ("calibration.tokens=null calibration.sequences=2", "made 1 sequences where calibration.sequences=2 was"),
+    ],
+)
+def test_a_source_that_misses_its_budget_fails_its_cell(budget, words, tmp_path, monkeypatch):
+    source = SOURCES.get("general_text")
+
+    def too_few(request):
+        made = source.build(request)
+        return replace(made, sequences=[made.sequences[0][:3]], weights=[made.weights[0][:3]], trace_ids=[None])
+
+    monkeypatch.setitem(SOURCES._entries, "general_text", replace(source, build=too_few))
+    done = ssgr(f"calibration=general_text {ONE_SAMPLE} {budget}", tmp_path)
+    assert done.status == 1 and f"calibration=general_text {words} asked for" in done.lines[-1], done.err
 
 
 def test_a_file_that_changes_while_its_cell_begins_fails_it(tmp_path, monkeypatch):

@@ -55,10 +55,7 @@ def test_decode_weights_need_completions(name, tmp_path):
 
 
 def test_an_unknown_source_lists_the_choices():
-    with pytest.raises(
-        UserError,
-        match="choices: c4, c4_chat, general_text, off_policy, prompts_only, reference_solutions, self_generated",
-    ):
+    with pytest.raises(UserError, match=f"choices: {', '.join(SOURCES.names())}$"):
         check_source(config_of("nothing"), difficulty(), length())
 
 

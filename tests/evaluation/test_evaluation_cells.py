@@ -11,6 +11,7 @@ from lm_eval_tasks import write_tasks
 from analysis import load_runs
 from analysis.load import load_divergence, load_samples
 from analysis.table import markdown
+from ssgr import stages
 from ssgr.engines.hf import HfEngine
 from ssgr.evaluation import harness
 
@@ -111,6 +112,10 @@ def test_perplexity_alone_and_of_the_dense_model(folder, generated):
     assert two["metrics"]["perplexity/problems"] == 8, "limit counts windows"
     assert cell.name.startswith("tiny_reasoner-dense-perplexity-")
     assert f"{two['metrics']['perplexity/perplexity']:.4g}" in done.out
+    assert "accuracy" not in done.out and "a figure of it" not in done.err
+    both = run(f"-m {line} pruner=magnitude,none study=one,two", folder, quick=WITHOUT_TASK)
+    assert "accuracy" not in both.out and f"{one['metrics']['perplexity/perplexity']:.4g}" in both.out
+    assert "a figure of it" not in both.err, "`cost` would find no answers"
     assert "perplexity" in markdown(load_runs(folder / "runs"))
 
 
@@ -130,8 +135,16 @@ def test_tasks_of_lm_eval_in_a_cell(folder, monkeypatch):
     assert len(pd.read_parquet(cell / "samples.parquet")) == 0 and not (cell / "divergence.parquet").exists()
     assert "│ chosen, acc " in done.out and "│ word_perplexity " in done.out
     assert sorted(load_runs(folder / "runs")["task"]) == ["chosen", "rolled", "written"]
+    monkeypatch.setattr(stages, "load_model", None)  # what comes first costs least: it is not reached
     bad = run(line.replace("chosen", "choosen"), folder, status=2, quick=WITHOUT_TASK)
     assert "lm-eval has no task 'choosen'; did you mean chosen?" in bad.lines[-1]
+
+
+def test_a_text_that_cannot_be_had_is_said_before_anything_is_generated(folder, monkeypatch):
+    monkeypatch.setattr(stages, "load_model", None)
+    (folder / "rows.jsonl").write_text('{"words": "none under its usual name"}\n')
+    line = "evaluation=perplexity evaluation.path=rows.jsonl"
+    assert "no text in 'text' (evaluation.text_field)" in run(line, folder, status=2, quick=WITHOUT_TASK).lines[-1]
 
 
 def test_a_plan_counts_what_every_evaluation_needs(folder):

@@ -8,7 +8,8 @@ import pruning_oracles
 import pytest
 import torch
 
-from ssgr.config import SCHEMAS, DampingBasis, Sinks
+from ssgr.composition import option_file
+from ssgr.config import DampingBasis, Sinks
 from ssgr.errors import UserError
 from ssgr.pruning import sparsegpt
 from ssgr.pruning.base import PRUNERS
@@ -32,7 +33,7 @@ CHANGES = {  # of every option that only some pruners have, another value than t
 OPTIONS = [
     (name, field.name)
     for name in NAMES
-    for field in fields(SCHEMAS[f"pruner/{name}"])
+    for field in fields(option_file("pruner", name, {}))
     if field.name not in {"name", "propagation", "one_pass", "measure_error"}  # of the loop: its own tests
 ]
 SHAPES = [(24, 64), (17, 200), (40, 304)]

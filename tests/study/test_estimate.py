@@ -6,30 +6,66 @@ import pytest
 from command_line import QUICK, config_of, ssgr
 
 from ssgr.cell import describe
-from ssgr.study.estimate import Speed, held_in_cache, measured, speed_of
+from ssgr.study.estimate import held_in_cache
+from ssgr.study.speed import Speed, measured, speed_of
 
 
-def result(seconds=(10.0, 20.0), generating=15.0, tokens=1000):
-    pruning, evaluation = seconds
-    metrics = {"t/tokens_per_second": 400.0, "t/mean_tokens": 60.0, "t/seconds": generating, "t/problems": 100}
+def result(problems=300, made=False, fixed=3.0, tokens=1000, rate=0.01):
+    """A cell of a machine that prunes 100 tokens and answers 2 problems of 100 tokens a second, dense ones alike.
+
+    Each evaluation takes `fixed` seconds more; measuring takes `rate` for each problem, the rest of the cell 7 seconds.
+    """
+
+    def answers(repeats):
+        seconds = fixed + problems * repeats / 2
+        about = {"problems": problems, "repeats": repeats, "mean_tokens": 100.0, "seconds": seconds}
+        return {f"t/{name}": value for name, value in about.items()}
+
+    seconds = {"rollouts": 3.0, "pruning": tokens / 100, "dense": made * answers(8)["t/seconds"] + rate * problems}
+    seconds["evaluation"] = answers(1)["t/seconds"]
     return {
-        "config": {"evaluation": {"name": "t"}},
-        "metrics": metrics,
+        "metrics": answers(1),
+        "dense_metrics": answers(8),
         "calibration": {"tokens": tokens},
-        "seconds": {"pruning": pruning, "evaluation": evaluation, "rollouts": 3.0, "total": pruning + evaluation + 10},
+        "seconds": seconds | {"total": sum(seconds.values()) + 7},
     }
 
 
-def test_speed_is_what_the_middle_cell_took():
-    speed = speed_of([result(), result(seconds=(30.0, 25.0)), result(seconds=(90.0, 95.0))], "here")
-    assert speed.pruning_per_token == 30 / 1000 and speed.evaluation_per_problem == (25 - 15) / 100
-    assert speed.overhead == pytest.approx(7.0), "the total less the stages"
-    assert (speed.tokens_per_second, speed.mean_tokens) == (400, 60)
+def known(speed):
+    return speed.tokens_per_second, speed.mean_tokens, speed.pruning_per_token, speed.evaluation_per_problem
+
+
+def test_dense_answers_of_one_cell_are_no_cost_of_the_next():
+    """Nor where an earlier version booked them as evaluation."""
+    speed = speed_of([result(made=True, fixed=0)], "here")
+    assert known(speed) == pytest.approx((200, 100, 0.01, 0.01)) and speed.overhead == pytest.approx(7)
+    old = result(made=True, fixed=0)
+    old["seconds"]["evaluation"] += old["seconds"].pop("dense")
+    assert known(speed_of([old], "here")) == pytest.approx(known(speed))
+
+
+def test_fixed_costs_are_told_from_rates_by_cells_of_different_sizes():
+    speed = speed_of([result(), result(problems=4), result(problems=40, made=True)], "here")
+    assert known(speed) == pytest.approx((200, 100, 0.01, 0.01)) and speed.overhead == pytest.approx(7 + 3)
+    alike = speed_of([result(tokens=900), result(tokens=1100), result(tokens=1000)], "here")
+    assert alike.overhead == pytest.approx(7) and alike.tokens_per_second < 200, "all of it seems to grow"
+
+
+def test_what_small_cells_cannot_say_is_the_cards():
+    card = Speed(200.0, 80.0, 0.02, 0.01, 1.0, "card")
+    small = [result(problems=4), result(problems=4)]
+    speed = speed_of(small, "here", card)
+    assert known(speed) == pytest.approx((200, 100, 0.01, 0.01)) and speed.overhead == pytest.approx(7 + 3)
+    assert speed.source == "here (of at most 4 problems) and by its card"
+    slow = speed_of([*small, result(problems=4, made=True)], "here", Speed(9e9, 80.0, 0.02, 0.01, 1.0, "card"))
+    assert known(slow) == pytest.approx((200, 100, 0.01, 0.01)), "dense answers are eight times as many"
+    assert speed_of(small, "here").tokens_per_second == pytest.approx(400 / 5), "an upper bound"
+    assert speed_of([*small, result()], "here", Speed(9, 9, 9, 9, 9, "card")).tokens_per_second == pytest.approx(200)
 
 
 def test_a_cell_that_reads_no_calibration_data_says_nothing_of_pruning_with_them():
-    without = result(seconds=(30.0, 20.0)) | {"calibration": None}
-    assert speed_of([without, result(), without], "here").pruning_per_token == 10 / 1000
+    without = result() | {"calibration": None}
+    assert speed_of([without, result(), without], "here").pruning_per_token == pytest.approx(0.01)
     assert speed_of([without], "here").pruning_per_token == 0
 
 

@@ -75,6 +75,7 @@ def test_the_ending_names_every_cell_and_what_draws_them(tmp_path):
         assert words in done.out
     assert done.lines[-1] == "ssgr: a figure of it: python -m analysis length_effect --runs runs"
     assert "python -m analysis cost --runs runs" in ssgr(FAST, tmp_path).lines[-1]
+    assert "a figure of it" not in ssgr(f"{FAST} pruner=none", tmp_path).err, "there is no pruned cell to draw"
 
 
 def test_a_copy_of_another_study_gets_its_own_run(tmp_path):

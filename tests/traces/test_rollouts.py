@@ -173,7 +173,7 @@ def test_the_bundled_store_needs_no_engine_and_is_not_written_to(shipped, tmp_pa
     before = stored_bytes(tmp_path)
     view = collect(None, MODEL, TEMPLATE, shipped, rollouts(3, 2, name="bundled"), tmp_path / "cache")
     assert len(view.traces) == 6
-    assert view.more.endswith("(rollouts=bundled has 3 of 5 problems; rollouts=fresh generates more)")
+    assert view.more.endswith("(rollouts=bundled holds 3 rollouts of 5 problems; rollouts=fresh generates more)")
     assert stored_bytes(tmp_path) == before
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ssgr.calibration import CalibrationSet
 from ssgr.config import CalibrationConfig, TokenWeights
-from ssgr.errors import UserError
+from ssgr.errors import CellError, UserError
 from ssgr.progress import track
 
 Piece = tuple[Sequence[int] | np.ndarray, int]  # token ids of one sequence, and how many of them are its prompt
@@ -93,6 +93,15 @@ def too_little(config: CalibrationConfig, budget: Budget, what: str, held: int, 
         need = f"calibration.sequences={asked.sequences:,} of {asked.max_seq_len:,} tokens need {budget.wanted:,}"
     helps = f"{more} or a smaller calibration.{asked.option} would help"
     return f"calibration={config.name}: {what} {held:,} {budget.option} and {need}; {helps}"
+
+
+def check_met(config: CalibrationConfig, chosen: CalibrationSet) -> None:
+    """CellError where a source has made another number of tokens or sequences than it was asked for."""
+    budget = Budget.of(config)
+    held = budget.held(chosen.sequences)
+    if held != budget.wanted:
+        asked = f"calibration.{budget.option}={budget.wanted:,} was asked for"
+        raise CellError(f"calibration={config.name} made {held:,} {budget.option} where {asked}: a bug of that source")
 
 
 def token_weights(kind: TokenWeights, lengths: list[int], prompt_lengths: list[int]) -> list[np.ndarray]:

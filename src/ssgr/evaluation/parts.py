@@ -10,6 +10,7 @@ from ssgr.config import EvaluationConfig, LmEvalConfig, PerplexityConfig, TaskCo
 from ssgr.engines.base import Engine
 from ssgr.evaluation.accuracy import evaluate
 from ssgr.evaluation.dense import DenseEvaluation, dense, dense_metrics
+from ssgr.evaluation.isolation import quiet, random_state_kept
 from ssgr.models.load import LoadedModel
 from ssgr.traces.prompts import PromptTemplate
 from ssgr.traces.store import TraceStore
@@ -59,6 +60,19 @@ class Examiner:
         from ssgr.evaluation.harness import lm_eval_metrics
 
         return lm_eval_metrics(self.engine, self.loaded, self.template, config, self.limit)
+
+
+def check_data(config: EvaluationConfig) -> None:
+    """UserError, before anything is generated, where what is read beside problems is not there or cannot be had."""
+    if isinstance(config, PerplexityConfig):
+        from ssgr.evaluation.perplexity import whole_text
+
+        whole_text(config)
+    if isinstance(config, LmEvalConfig):
+        from ssgr.evaluation.harness import load_tasks
+
+        with quiet(), random_state_kept():
+            load_tasks(config)
 
 
 def task_template(template: PromptTemplate, config: TaskConfig) -> PromptTemplate:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from ssgr.measured import heads, main_metric, row, tasks
 from ssgr.progress import say, written_or_said
 from ssgr.resume import Outcome
 from ssgr.study.watch import spoken
@@ -24,8 +25,8 @@ def conclude(outcomes: Sequence[Outcome]) -> int:
     if several or any(outcome.status == "planned" for outcome in outcomes[1:]):
         counts = Counter(outcome.status for outcome in outcomes)
         say(f"ssgr: {len(outcomes)} cells: " + ", ".join(f"{counts[status]} {status}" for status in sorted(counts)))
-    if any(outcome.status in ("finished", "skipped") for outcome in outcomes):
-        say(drawing(outcomes))
+    if command := drawing(outcomes):
+        say(f"ssgr: a figure of it: {command}")
     return max((outcome.exit_status for outcome in outcomes), default=0)
 
 
@@ -37,9 +38,12 @@ def spoken_outcome(outcome: Outcome, alone: bool) -> str:
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
-    """One row per cell: how it ended, and its first task's accuracy, divergence and time where it stands."""
+    """One row per cell: how it ended, and its first task's main figure, divergence and time where it stands."""
     rows = Table()
-    for column in ("cell", "ended", "accuracy ± se", "n × k", "KL/token", "time"):
+    results = [outcome.result for outcome in outcomes if outcome.result]
+    measured = [main_metric(tasks(result)[0], result["metrics"]) for result in results]
+    score, count, *_ = heads(measured or ["accuracy"])
+    for column in ("cell", "ended", score, count, "KL/token", "time"):
         rows.add_column(column, justify="left" if column in ("cell", "ended") else "right", overflow="fold")
     for outcome, name in zip(outcomes, short([outcome.cell for outcome in outcomes]), strict=True):
         rows.add_row(name or "?", outcome.status, *numbers(outcome))
@@ -58,14 +62,10 @@ def numbers(outcome: Outcome) -> list[str]:
     if not outcome.result:
         return []
     metrics = outcome.result["metrics"]
-    task = next(iter(metrics), "").partition("/")[0]  # the main one's come first
-    found = {name.removeprefix(f"{task}/"): value for name, value in metrics.items() if value is not None}
-    return [
-        f"{found['accuracy']:.3f} ± {found['accuracy_se']:.3f}" if "accuracy_se" in found else "–",
-        " × ".join(f"{found[name]:,}" for name in ("problems", "repeats") if name in found) or "–",
-        f"{found['kl']:.4f}" if "kl" in found else "–",
-        spoken(outcome.result["seconds"]["total"]),
-    ]
+    task = tasks(outcome.result)[0]  # the main one's come first
+    score, count, *_ = row(task, metrics, main_metric(task, metrics))
+    kl = metrics.get(f"{task}/kl")
+    return [score, count, "–" if kl is None else f"{kl:.4f}", spoken(outcome.result["seconds"]["total"])]
 
 
 def where(outcome: Outcome) -> str:
@@ -76,11 +76,15 @@ def where(outcome: Outcome) -> str:
     return f" (see {found})" if found and outcome.status == "failed" else ""
 
 
-def drawing(outcomes: Sequence[Outcome]) -> str:
-    """The command that draws what stands: a study's figure has the study's name."""
-    study = Path(next(outcome.folder for outcome in outcomes if outcome.folder))
-    runs, name = study.parent.parent, study.parent.name
+def drawing(outcomes: Sequence[Outcome]) -> str | None:
+    """The command that draws what stands, None where none can: a study's figure has the study's name."""
+    pruned = [one for one in outcomes if one.result and one.result["sparsity"]["pattern"] != "dense"]
+    measured = {name.rpartition("/")[2] for one in pruned for name in one.result["metrics"]}
+    if not measured & {"repeats", "kl"}:
+        return None
+    study = Path(pruned[0].folder).parent
     analysis = find_spec("analysis")
-    drawn = analysis and Path(analysis.submodule_search_locations[0], "figures", f"{name}.py").is_file()
-    figure = name if drawn else "cost"
-    return f"ssgr: a figure of it: python -m analysis {figure} --runs {runs}"
+    drawn = analysis and Path(analysis.submodule_search_locations[0], "figures", f"{study.name}.py").is_file()
+    if not drawn and "repeats" not in measured:
+        return None  # `cost` draws answers
+    return f"python -m analysis {study.name if drawn else 'cost'} --runs {study.parent}"

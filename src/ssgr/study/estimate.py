@@ -1,11 +1,9 @@
 """dry_run=true of a study: its cells, what the cache holds of them already, and what the rest will cost."""
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,17 +13,15 @@ from ssgr.cell import Cell
 from ssgr.config import TaskConfig
 from ssgr.evaluation.dense import BUNDLED_SAMPLES, dense_key, is_shipped, make_manifest
 from ssgr.evaluation.files import load_evaluation_problems
-from ssgr.models.files import BUNDLED_MODEL, context_length, resolve_model_dir
+from ssgr.models.files import context_length, resolve_model_dir
 from ssgr.progress import written_or_said
-from ssgr.results import read_result
 from ssgr.resume import COPIED, Outcome
 from ssgr.study.ending import short
+from ssgr.study.speed import measured
 from ssgr.study.watch import spoken
 from ssgr.traces import rollouts
 from ssgr.traces.problems import problem_set
 from ssgr.traces.store import TraceStore
-
-CARD = BUNDLED_MODEL.parent / "card.json"  # of the bundled model; its `speed` was measured as the card says
 
 
 @dataclass(frozen=True)
@@ -40,28 +36,6 @@ class Held:
     @property
     def missing(self) -> int:
         return self.needed - self.held
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What a cell costs: seconds of pruning per calibration token, and so on; medians over finished cells."""
-
-    tokens_per_second: float
-    mean_tokens: float  # of one completion
-    pruning_per_token: float
-    evaluation_per_problem: float  # seconds beside generating: divergence, grading
-    overhead: float  # loading and the rest
-    source: str
-
-    def seconds(self, cell: Cell, problems: int, generated: int) -> float:
-        """Of this cell, with `generated` completions to be made that other cells will then share."""
-        repeats = getattr(cell.config.evaluation, "repeats", 0)  # not every evaluation lets the pruned model generate
-        completions = problems * repeats * (not cell.is_dense) + generated
-        generating = completions * self.mean_tokens / self.tokens_per_second
-        calibration = cell.config.calibration
-        budget = calibration.tokens or calibration.sequences * calibration.max_seq_len
-        tokens = budget if cell.reads_calibration else 0
-        return self.overhead + self.pruning_per_token * tokens + self.evaluation_per_problem * problems + generating
 
 
 def show_plan(planned: Sequence[tuple[Cell, Outcome]]) -> None:
@@ -177,63 +151,3 @@ def rows_in(folder: Path, problems: Sequence[Any], k: int) -> int:
     if not (folder / "manifest.json").is_file():
         return 0
     return len(TraceStore.open(folder).view(problems, k).traces)
-
-
-def measured(cell: Cell) -> Speed | None:
-    """From the finished cells of this model below runs_dir that ran on such a device, else from the model's card."""
-    weights = cell.identity["model"]["weights"]
-    return speed_on(device_of(cell.config.device), json.dumps(weights), Path(cell.config.runs_dir).absolute())
-
-
-@cache  # a plan asks for every cell
-def speed_on(device: str, weights_json: str, runs_dir: Path) -> Speed | None:
-    weights = json.loads(weights_json)
-    found = [
-        result
-        for path in sorted(runs_dir.glob("*/*/result.json"))
-        if (result := read_result(path.parent)) and is_alike(result, weights, device)
-    ]
-    if found:
-        return speed_of(found, f"going by {len(found)} finished cells of this model on {device}")
-    card = json.loads(CARD.read_text(encoding="utf-8"))
-    kind = device.partition(",")[0]
-    if weights == card["weights"] and kind in card.get("speed", {}):
-        return Speed(**card["speed"][kind])
-    return None
-
-
-def is_alike(result: dict[str, Any], weights: Any, device: str) -> bool:
-    model = result["model"]
-    return model["weights"] == weights and model["device"] == device and result["sparsity"]["pattern"] != "dense"
-
-
-@cache
-def device_of(name: str) -> str:
-    from ssgr.stages import choose_device, device_name
-
-    return device_name(choose_device(name))
-
-
-def speed_of(results: Sequence[dict[str, Any]], source: str) -> Speed:
-    def middle(value: Callable[[dict[str, Any], dict[str, float]], float]) -> float:
-        return median(value(result, result["seconds"]) for result in results)
-
-    def metric(result: dict[str, Any], name: str) -> float:
-        task = next(iter(result["metrics"]), "").partition("/")[0]  # the main one's come first
-        return result["metrics"].get(f"{task}/{name}") or 0.0
-
-    return Speed(
-        tokens_per_second=middle(lambda result, _: metric(result, "tokens_per_second") or 1.0),
-        mean_tokens=middle(lambda result, _: metric(result, "mean_tokens")),
-        # what reads no calibration data says nothing of its cost
-        pruning_per_token=median(
-            [r["seconds"]["pruning"] / r["calibration"]["tokens"] for r in results if r["calibration"]] or [0.0]
-        ),
-        evaluation_per_problem=middle(
-            lambda result, seconds: (
-                max(seconds["evaluation"] - metric(result, "seconds"), 0) / max(metric(result, "problems"), 1)
-            )
-        ),
-        overhead=middle(lambda _, seconds: 2 * seconds["total"] - sum(seconds.values())),
-        source=source,
-    )

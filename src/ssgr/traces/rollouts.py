@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -161,28 +162,23 @@ def graded_traces(
 
 
 def _bundled(loaded: Any, template: PromptTemplate, problems: Sequence[Problem], config: RolloutsConfig) -> StoreView:
+    check_bundled(loaded.name, loaded.weights_hash, problems, config)
     store = TraceStore.open(BUNDLED)
-    _check_manifest(store.manifest, loaded, template, config)
-    wanted = list(problems[: config.problems])
-    held = store.index["problem_id"].nunique()
-    k = int(store.index["rollout"].max()) + 1 if len(store.index) else 0
-    view = store.view(wanted, config.k, config.split)
-    view.more += f" (rollouts=bundled has {k} of {held:,} problems; rollouts=fresh generates more)"
-    lacking = len(wanted) * config.k - len(view.all_traces)
-    if len(wanted) < config.problems or lacking:
-        raise UserError(
-            f"rollouts=bundled holds {k} rollouts of {held} problems; rollouts.problems={config.problems} with "
-            f"rollouts.k={config.k} on this problem set asks for more: use rollouts=fresh"
-        )
+    if store.manifest["template"] != template.hash:
+        raise UserError("rollouts=bundled was made with another chat template or instruction: use rollouts=fresh")
+    view = store.view(problems[: config.problems], config.k, config.split)
+    view.more += f" ({_bundled_holds(store)}; rollouts=fresh generates more)"
     return view
 
 
-def _check_manifest(manifest: dict[str, Any], loaded: Any, template: PromptTemplate, config: RolloutsConfig) -> None:
-    """UserError where the shipped store is not what this model would have generated with these options."""
-    if manifest["weights"] != loaded.weights_hash:
-        raise UserError(f"rollouts=bundled is {manifest['model']}'s, not {loaded.name}'s: use rollouts=fresh")
-    if manifest["template"] != template.hash:
-        raise UserError("rollouts=bundled was made with another chat template or instruction: use rollouts=fresh")
+def check_bundled(model: str, weights: Any, problems: Sequence[Problem], config: RolloutsConfig) -> None:
+    """UserError where the shipped store is not what this model would have generated, or holds less than is asked for.
+
+    Its template is not compared, which takes a tokenizer.
+    """
+    manifest = read_json(BUNDLED / "manifest.json")
+    if manifest["weights"] != weights:
+        raise UserError(f"rollouts=bundled is {manifest['model']}'s, not {model}'s: use rollouts=fresh")
     made = {**manifest["sampling"], "seed": manifest["seed"]}
     for option in MANIFEST_OPTIONS:
         wanted = getattr(config, option)
@@ -191,3 +187,19 @@ def _check_manifest(manifest: dict[str, Any], loaded: Any, template: PromptTempl
                 f"rollouts=bundled was made with {option}={made[option]}, not {wanted}: use rollouts=fresh or leave "
                 f"rollouts.{option} as it is"
             )
+    wanted = tuple(problems[: config.problems])
+    if len(wanted) < config.problems or _bundled_lacks(wanted, config.k):
+        raise UserError(
+            f"{_bundled_holds(TraceStore.open(BUNDLED))}; rollouts.problems={config.problems} with "
+            f"rollouts.k={config.k} on this problem set asks for more: use rollouts=fresh"
+        )
+
+
+def _bundled_holds(store: TraceStore) -> str:
+    problems = store.index["problem_id"].nunique()
+    return f"rollouts=bundled holds {store.index['rollout'].max() + 1} rollouts of {problems:,} problems"
+
+
+@lru_cache(maxsize=8)  # every cell of a study asks
+def _bundled_lacks(problems: tuple[Problem, ...], k: int) -> bool:
+    return len(TraceStore.open(BUNDLED).view(problems, k).all_traces) < len(problems) * k
