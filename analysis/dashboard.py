@@ -120,7 +120,7 @@ def checked_project(project: str) -> tuple[str, str]:
 
 def sections(tasks: Sequence[str], factors: Sequence[str]) -> dict[str, list[Bars | Points]]:
     """Accuracy and KL by what arms are told apart by, what traces were chosen, cost."""
-    traces = {"mean_pass_rate": "pass rate", "mean_trace_tokens": "length"}
+    traces = {"mean_pass_rate": "pass rate", "mean_trace_tokens": "length with the prompt"}
     return {
         "Accuracy by arm": [by(task, "accuracy", factor) for task in tasks for factor in factors],
         "KL by arm": [by(task, "kl", factor) for task in tasks for factor in factors],

@@ -116,7 +116,7 @@ def calibrated(config: dict[str, Any], calibration: dict[str, Any]) -> list[tupl
     held = f"{calibration['tokens']:,} tokens, {calibration['sequences']:,} sequences"
     if calibration["traces"]:
         held += f", {calibration['traces']:,} traces of {calibration['problems']:,} problems"
-        held += f", {calibration['mean_trace_tokens']:.0f} tokens a trace"
+        held += f", {calibration['mean_trace_tokens']:.0f} tokens a trace with its prompt"
         held += f", mean pass rate {calibration['mean_pass_rate']:.2f}"
     bins = {
         "difficulty": ", ".join(difficulty_labels(config["difficulty"])) or "all",
