@@ -88,8 +88,8 @@ def calibration_line(calibration: dict) -> str:
     line += f", {calibration['sequences']:,} sequences"
     if calibration["traces"]:
         line += (
-            f", {calibration['problems']:,} problems, {calibration['mean_trace_tokens']:.0f} tokens a trace with its prompt, "
-            f"mean pass rate {calibration['mean_pass_rate']:.2f}"
+            f", {calibration['problems']:,} problems, {calibration['mean_trace_tokens']:.0f} tokens a trace with its "
+            f"prompt, mean pass rate {calibration['mean_pass_rate']:.2f}"
         )
     return line
 
