@@ -88,6 +88,7 @@ def check_belonging(options: argparse.Namespace) -> None:
         ),
         "--dry-run": (options.dry_run, options.name == "dashboard", "dashboard"),
         "--histories": (options.histories, options.name == "keep", "keep"),
+        "--where": (options.where, options.name != "keep", "the table, figures, report and dashboard"),
         "--width": (options.width, draws or options.name == "report", "figures and the report"),
     }
     for option, (given, fits, commands) in belongs.items():

@@ -37,17 +37,17 @@ def problems(runs: pd.DataFrame, source: str | Path | Sequence[str | Path] | Non
 
 def duplicates(runs: pd.DataFrame) -> list[str]:
     """Cells of one arm and seed, with the options in which they differ: one line for all that differ alike."""
-    alike: dict[tuple[str, str], list[pd.DataFrame]] = {}
+    alike: dict[tuple[str, str, int], list[pd.DataFrame]] = {}
     cells = runs.drop_duplicates(["study", "cell"])
     for (study, *_), group in cells.groupby(ARM_AND_SEED, dropna=False):
         if len(group) > 1:
-            alike.setdefault((study, differences(group)), []).append(group)
+            alike.setdefault((study, differences(group), len(group)), []).append(group)
     lines = []
-    for (study, what), groups in alike.items():
+    for (study, what, count), groups in alike.items():
         first = groups[0]["cell"]
         times = f", {len(groups)} times" * (len(groups) > 1)
         lines.append(
-            f"study {study} holds {len(first)} cells of one arm and seed{times}, {', '.join(sorted(first))}: {what}"
+            f"study {study} holds {count} cells of one arm and seed{times}, {', '.join(sorted(first))}: {what}"
         )
     return lines
 

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 import ssgr
 from ssgr import cell, composition
 from ssgr import config as schemas
-from ssgr.calibration import EVERY_CORRECT, SOURCES
+from ssgr.calibration import SOURCES
 from ssgr.engines.base import ENGINES
 from ssgr.evaluation.files import evaluation_names
 from ssgr.pruning.allocation import ALLOCATIONS
@@ -122,10 +122,6 @@ def test_every_option_is_read_somewhere():
 def test_options_that_not_every_pruner_has_are_read_by_name():
     source = (Path(ssgr.__file__).parent / "pruning" / "orders.py").read_text()
     assert 'getattr(pruner, "measure_error", False)' in source
-
-
-def test_what_a_source_without_traces_can_follow_is_the_usual_selection():
-    assert config_of().selection == EVERY_CORRECT
 
 
 def test_a_null_takes_the_models_value():

@@ -43,6 +43,7 @@ def test_an_option_of_ones_own_borrows_another(option, text, tmp_path):
             "calibration/mine.yaml: there is no option calibration.pth; did you mean path?",
         ),
         ("calibration=mine", "defaults: [traces, _self_\npath: x\n", "mine.yaml:2: malformed YAML: expected ','"),
+        ("calibration=mine", "path: \x01\n", "mine.yaml: special characters are not allowed"),
         ("calibration=mine", "defaults: [trces, _self_]\n", "Could not load 'calibration/trces'; choices: c4, c4_chat"),
     ],
 )

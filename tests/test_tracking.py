@@ -125,9 +125,7 @@ def test_the_environment_wins_over_the_config(init, tmp_path, monkeypatch):
 def test_a_mode_that_w_and_b_does_not_know_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "foo")
     done = ssgr(OFFLINE, tmp_path)
-    assert done.status == 2 and done.lines == [
-        "ssgr: WANDB_MODE=foo: choices: offline, online, disabled, dryrun, run, shared"
-    ]
+    assert done.status == 2 and done.lines == ["ssgr: WANDB_MODE=foo: choices: offline, online, disabled, dryrun, run"]
 
 
 def test_a_tracker_that_does_not_start_costs_nothing_and_is_said_once(tmp_path, monkeypatch):

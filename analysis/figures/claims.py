@@ -28,7 +28,7 @@ AT_HOME = "Whether a lead in KL holds on held-out problems unlike either arm is 
 THIN, THICK = 0.8, 2.4  # of the intervals of 95 % and of 90 %
 MARKS = {  # marker, and its face where that is not its colour; in the order in which they stand, from above
     "matched": ("o", None),
-    "matched by two": ("D", None),
+    "matched by several": ("D", None),
     "unmatched": ("s", "white"),
 }
 NO_CONTRAST = "no study holds both arms of a contrast: " + ", ".join(f"{one} − {other}" for _, one, other in ASKED)
@@ -82,7 +82,7 @@ def kept_still(balance: str) -> str:
     """Which of MARKS."""
     if not balance:
         return "unmatched"
-    return "matched by two" if " and " in balance else "matched"
+    return "matched by several" if " and " in balance else "matched"
 
 
 def draw(width: float, table: pd.DataFrame, models: Sequence[str]) -> "FigureBase":
@@ -121,9 +121,11 @@ def draw_model(figure: "FigureBase", table: pd.DataFrame, measures: Sequence[str
 
 
 def offset(table: pd.DataFrame, row: pd.Series) -> float:
-    """Matched above unmatched, each in the middle where there is no other."""
-    beside = [kind for kind in MARKS if kind in set(table.loc[table["arm"] == row["arm"], "kept_still"])]
-    return np.linspace(-0.2, 0.2, len(beside))[beside.index(row["kept_still"])] if len(beside) > 1 else 0.0
+    """The rows of one contrast in the order of MARKS, each a place of its own; a single one in the middle."""
+    same = table[table["arm"] == row["arm"]].drop_duplicates("series").sort_values("series")
+    beside = sorted(zip(same["kept_still"], same["series"], strict=True), key=lambda one: list(MARKS).index(one[0]))
+    place = beside.index((row["kept_still"], row["series"]))
+    return np.linspace(-0.2, 0.2, len(beside))[place] if len(beside) > 1 else 0.0
 
 
 def draw_margin(axes: "Axes", rows: pd.DataFrame, places: dict[str, float]) -> None:
@@ -176,7 +178,7 @@ def caption(groups: Sequence[Group], found: Sequence[Contrast]) -> str:
     parts = [
         "**Contrasts that were fixed beforehand.**",
         *measured(groups),
-        f"Discs (diamonds: by two axes): selections that were matched ({matched});" * several_axes,
+        f"Discs (diamonds: by several axes): selections that were matched ({matched});" * several_axes,
         f"Discs: selections that were matched ({matched});" * (bool(matched) and not several_axes),
         "squares: unmatched ones." if matched else "Squares: selections that were not matched.",
         f"Thin bars: {how}; thick bars: 90 % intervals, made alike.",

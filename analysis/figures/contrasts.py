@@ -4,7 +4,7 @@ A cell is matched where its config says so (`selection.balance`), whatever its s
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -116,12 +116,13 @@ def gather_groups(data: Data) -> tuple[list[Group], list[str]]:
             inside = every[every[axis].isin(names) & (every[other] == "all")].drop_duplicates("cell")
             for balance in sorted(inside["balance"].unique(), key=lambda text: (text == "", text)):
                 part = with_contrasts(inside[inside["balance"] == balance], axis)
-                try:
-                    measured = by_measure(data.only(part), axis)
-                except UserError as error:
-                    left_out.append(str(error))
-                else:
-                    groups += [Group(f"{model}, {task}", axis, balance, arms) for arms in measured]
+                for measured in by_measure(data.only(part), axis):
+                    try:
+                        arms = measured()
+                    except UserError as error:
+                        left_out.append(str(error))
+                    else:
+                        groups.append(Group(f"{model}, {task}", axis, balance, arms))
         found += [replace(group, yardstick=yardstick(group.axis, groups, every)) for group in groups]
     return found, left_out
 
@@ -144,16 +145,23 @@ def setting_beside(axis: str, config: str) -> str:
     return json.dumps(config_of(config, SAID_BY[axis]), sort_keys=True)
 
 
-def by_measure(data: Data, axis: str) -> list[Arms]:
-    """The arms along the axis; where some cells measured the divergence alone, apart: of those with answers for
-    accuracy, of all for KL."""
+def by_measure(data: Data, axis: str) -> list[Callable[[], Arms]]:
+    """What gathers the arms along the axis; where some cells measured the divergence alone, apart: of those with
+    answers for accuracy, of all for KL, of an arm's seed that has both the cell with answers."""
     answered = data.runs["accuracy"].notna()
     if answered.all() or not answered.any():
-        return [gather(data, (axis,))]
-    accuracy = gather(data.only(data.runs[answered]), (axis,))
-    accuracy = replace(accuracy, arms=[replace(arm, kl=None) for arm in accuracy])
-    diverged = data.runs[data.runs["kl"].notna()].assign(accuracy=np.nan, repeats=np.nan)
-    return [accuracy, gather(data.only(diverged), (axis,))]
+        return [lambda: gather(data, (axis,))]
+
+    def accuracy() -> Arms:
+        arms = gather(data.only(data.runs[answered]), (axis,))
+        return replace(arms, arms=[replace(arm, kl=None) for arm in arms])
+
+    def kl() -> Arms:
+        places = data.runs.set_index([axis, "seed"]).index
+        diverged = data.runs[data.runs["kl"].notna() & (answered | ~places.isin(places[answered]))]
+        return gather(data.only(diverged.assign(accuracy=np.nan, repeats=np.nan)), (axis,))
+
+    return [accuracy, kl]
 
 
 def yardstick(axis: str, groups: Sequence[Group], runs: pd.DataFrame) -> Yardstick | None:

@@ -162,7 +162,7 @@ def check(config: Config) -> None:
     check_evaluations(config.evaluations)
     if not reads_calibration(config):
         return
-    check_source(config.calibration, config.difficulty, config.length, config.selection)
+    check_source(config.calibration, config.difficulty, config.length)
     reads = SOURCES.get(config.calibration.name).reads
     if "rollouts" in reads:
         check_bins(config.rollouts.k, config.difficulty, config.length, config.selection, config.rollouts.split)

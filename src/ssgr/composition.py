@@ -15,6 +15,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import MarkedYAMLError
+from yaml.reader import ReaderError
 
 from ssgr import config as schemas
 from ssgr.cell import study_folder
@@ -75,6 +76,9 @@ def check_schemas(config: Config) -> None:
 
 
 def not_by_name(group: str, name: str) -> str:
+    if option_schema(group, name) is None:
+        choices = ", ".join(sorted(path.stem for path in (folder("conf") / group).glob("*.yaml")))
+        return f"{group}.name={name}: an option is chosen by {group}=NAME; choices: {choices}"
     return f"{group}.name={name}: choose it by {group}={name}, which sets its options too"
 
 
@@ -138,6 +142,8 @@ def explain(error: Exception) -> str:
     chain = error
     while isinstance(chain, ConfigCompositionException) and chain.__cause__ is not None:
         chain = chain.__cause__
+    if isinstance(chain, ReaderError):  # a character, or bytes, that no YAML file has
+        return f"{chain.name}: {chain.reason}"
     if isinstance(chain, MarkedYAMLError):
         return f"{chain.problem_mark.name}:{chain.problem_mark.line + 1}: malformed YAML: {chain.problem}"
     if in_file := re.match(r"In '(.+)': \w+ raised while composing config:\n", str(chain)):

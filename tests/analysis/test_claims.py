@@ -231,6 +231,7 @@ def test_cells_of_the_divergence_alone_add_seeds_to_kl_and_other_settings_and_ar
     pooled = figures.draw("claims", data_of(tmp_path))
     assert pooled.table.set_index("panel")["seeds"].to_dict() == {"accuracy": 2, "kl": 4}, "medium lacks two of them"
     assert pooled.notes == [] and len([line for line in pooled.findings if "variance" in line]) == 2
+    write("early", ("hard", "easy"), "01", **ALONE)  # what has answers later is counted once, with them
     write("sinks", ("hard",), "01", pruner__sinks="exclude")
     more = figures.draw("claims", data_of(tmp_path))
     assert more.notes == [] and more.table.equals(pooled.table)
@@ -239,16 +240,17 @@ def test_cells_of_the_divergence_alone_add_seeds_to_kl_and_other_settings_and_ar
         figures.draw("claims", data_of(tmp_path))
 
 
-def test_a_contrast_matched_by_two_axes_stands_beside_that_of_one(runs, tmp_path):
-    two = {"selection__balance": "[length,family]"}
-    write_study(tmp_path, "difficulty_effect", keep=lambda cell: cell["difficulty"] != "all", study="two", **two)
+def test_a_contrast_matched_by_other_axes_stands_beside_that_of_one(runs, tmp_path):
+    for balance in ("[length,family]", "[family]"):
+        more = {"study": balance, "selection__balance": balance}
+        write_study(tmp_path, "difficulty_effect", keep=lambda cell: cell["difficulty"] != "all", **more)
     drawing = figures.draw("claims", data_of(runs, tmp_path))
     rows = drawing.table[(drawing.table["panel"] == "kl") & (drawing.table["arm"] == "hard − easy")]
-    assert rows["series"].str.split(": ").str[1].tolist() == ["matched by length", "matched by length and family",
-                                                               "unmatched"]  # fmt: skip
+    by = ["matched by family", "matched by length", "matched by length and family", "unmatched"]
+    assert rows["series"].str.split(": ").str[1].tolist() == by
     heights = [line.get_ydata()[0] for line in drawing.figure.axes[1].lines if "hard" in str(line.get_gid())]
-    assert len(set(heights)) == 3
-    assert "Discs (diamonds: by two axes)" in drawing.caption
+    assert len(set(heights)) == 4
+    assert "Discs (diamonds: by several axes)" in drawing.caption
     check_legible(drawing, texts_of(drawing))
 
 

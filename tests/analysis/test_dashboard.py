@@ -92,6 +92,10 @@ def test_what_is_no_project_is_one_line(capsys, project):
         (["table", "--histories"], "--histories is an option of keep, not of table"),
         (["dashboard", "--width", "two"], "--width is an option of figures and the report, not of dashboard"),
         (["keep", "--study", "smoke"], "keep needs --out DIR"),
+        (
+            ["keep", "--out", "x", "--where", "seed=0"],
+            "--where is an option of the table, figures, report and dashboard",
+        ),
         (["smoke", "--project", "us/ssgr"], "--project is an option of dashboard, --log-to-wandb, not of smoke"),
     ],
 )

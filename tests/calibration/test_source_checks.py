@@ -6,14 +6,10 @@ import pytest
 from calibration_requests import DATASET, config_of, document_rows, write_rows
 from synthetic_traces import difficulty, length
 
-from ssgr.calibration import EVERY_CORRECT, SOURCES, check_source
+from ssgr.calibration import SOURCES, check_source
 from ssgr.errors import UserError
 
 WITHOUT_TRACES = [name for name in SOURCES.names() if not SOURCES.get(name).selects]
-
-
-def chosen(**changes):
-    return dataclasses.replace(EVERY_CORRECT, **changes)
 
 
 def local_data(name, folder):
@@ -30,10 +26,6 @@ def local_data(name, folder):
         ((difficulty(level=[1, 2], name="low"), length()), "difficulty=low"),
         ((difficulty(), length([0, 33.3], name="short")), "length=short"),
         ((difficulty(), length(tokens=[1, 9], name="few")), "length=few"),
-        ((difficulty(), length(), chosen(correctness="incorrect")), "selection.correctness=incorrect .*=correct or"),
-        ((difficulty(), length(), chosen(max_traces_per_problem=4)), "selection.max_traces_per_problem=4 .*=1 or"),
-        ((difficulty(), length(), chosen(balance=["level"])), r"selection.balance=\[level\] .*=\[\] or"),
-        ((difficulty(), length(), chosen(matched=True)), "selection.matched=true .*=false or"),
     ],
 )
 def test_sources_without_traces_refuse_bins(name, bins, group, tmp_path):

@@ -7,7 +7,7 @@ from command_line import QUICK, config_of, ssgr
 
 from ssgr.cell import describe
 from ssgr.study.estimate import held_in_cache
-from ssgr.study.speed import Speed, measured, speed_of
+from ssgr.study.speed import Speed, fixed_and_rate, measured, speed_of
 
 
 def result(problems=300, made=False, fixed=3.0, tokens=1000, rate=0.01):
@@ -63,6 +63,18 @@ def test_what_small_cells_cannot_say_is_the_cards():
     assert speed_of([*small, result()], "here", Speed(9, 9, 9, 9, 9, "card")).tokens_per_second == pytest.approx(200)
 
 
+def test_cells_that_let_nobody_answer_leave_generating_to_the_dense_model_or_the_card():
+    alone = result(fixed=0) | {"metrics": {"t/kl": 0.1, "t/problems": 300}}
+    assert known(speed_of([alone], "here"))[:2] == pytest.approx((200, 100)), "what the dense answers took"
+    shipped = alone | {"dense_metrics": {"t/problems": 300, "t/repeats": 8}}
+    assert known(speed_of([shipped], "here", Speed(50.0, 80.0, 0.02, 0.01, 1.0, "card")))[:2] == (50, 80)
+
+
+def test_a_slope_that_falls_is_no_rate():
+    assert fixed_and_rate([(100, 10), (1000, 9)]) == pytest.approx((0, 19 / 1100))
+    assert fixed_and_rate([(100, 10), (1000, 9)], 0.001) == pytest.approx((9.5 - 0.55, 0.001))
+
+
 def test_a_cell_that_reads_no_calibration_data_says_nothing_of_pruning_with_them():
     without = result() | {"calibration": None}
     assert speed_of([without, result(), without], "here").pruning_per_token == pytest.approx(0.01)
@@ -98,7 +110,7 @@ def test_what_the_cache_holds_is_what_a_cell_left_there(tmp_path, monkeypatch):
         (32000, 32000),
         (16, 16),
     ]
-    assert held("calibration=general_text", "selection.correctness=correct") == [None, (16, 16)]
+    assert held("calibration=general_text") == [None, (16, 16)]
     cell = describe(config_of(*line.split()))
     assert "1 finished cells" in measured(cell).source
 

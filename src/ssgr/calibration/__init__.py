@@ -4,9 +4,8 @@ A source is one file with a function that is registered under its option's name.
 (`reads`: problems, rollouts) before anything heavy is imported, so that a config can be checked first.
 """
 
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import pyarrow.parquet as pq
 from ssgr.cache import write_atomically
 from ssgr.config import (
     CalibrationConfig,
-    Correctness,
     DifficultyConfig,
     LengthConfig,
     SelectionConfig,
@@ -31,7 +29,6 @@ from ssgr.traces.problems import Problem
 from ssgr.traces.prompts import PromptTemplate
 from ssgr.traces.store import StoreView
 
-EVERY_CORRECT = SelectionConfig(Correctness.correct, 1, [], False)  # as conf/config.yaml has it
 SOURCES: Registry = Registry("calibration source", "ssgr.calibration")
 
 CALIBRATION_SCHEMA = pa.schema(
@@ -157,20 +154,21 @@ def source(
     return add
 
 
-def check_source(
-    calibration: CalibrationConfig,
-    difficulty: DifficultyConfig,
-    length: LengthConfig,
-    selection: SelectionConfig = EVERY_CORRECT,
-) -> None:
+def check_source(calibration: CalibrationConfig, difficulty: DifficultyConfig, length: LengthConfig) -> None:
     """UserError for options that the source cannot follow and for files that it would not find."""
     chosen = SOURCES.get(calibration.name)
     if not chosen.selects:
-        for asked, instead in choices_among_traces(difficulty, length, selection):
-            raise UserError(
-                f"{asked} chooses among traces and does not go with calibration={calibration.name}, which has none: "
-                f"use {instead} or calibration=self_generated"
-            )
+        binned = {
+            "difficulty": (difficulty, ("pass_rate", "level")),
+            "length": (length, ("percentile", "tokens", "pick")),
+        }
+        for group, (options, names) in binned.items():
+            for name in names:
+                if getattr(options, name) is not None:
+                    raise UserError(
+                        f"{group}={options.name} (difficulty and length choose among traces) does not go with "
+                        f"calibration={calibration.name}, which has none: use {group}=all or calibration=self_generated"
+                    )
     if calibration.token_weights == TokenWeights.decode and not chosen.completions:
         raise UserError(
             f"calibration.token_weights=decode needs completions, and calibration={calibration.name} has none; "
@@ -183,17 +181,3 @@ def check_source(
         )
     check_at_least_one(calibration, "calibration", "tokens", "sequences", "max_seq_len")
     chosen.contents(calibration)
-
-
-def choices_among_traces(
-    difficulty: DifficultyConfig, length: LengthConfig, selection: SelectionConfig
-) -> Iterator[tuple[str, str]]:
-    """What is asked of traces, option by option, and what would be said instead by somebody who asks nothing."""
-    if (difficulty.pass_rate, difficulty.level) != (None, None):
-        yield f"difficulty={difficulty.name}", "difficulty=all"
-    if (length.percentile, length.tokens, length.pick) != (None, None, None):
-        yield f"length={length.name}", "length=all"
-    for name, usual in asdict(EVERY_CORRECT).items():
-        if getattr(selection, name) != usual:
-            asked, instead = (json.dumps(value).replace('"', "") for value in (getattr(selection, name), usual))
-            yield f"selection.{name}={asked}", f"selection.{name}={instead}"

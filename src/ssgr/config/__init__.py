@@ -116,7 +116,7 @@ class TrackingMode(StrEnum):
 
 
 MODES = {mode.value: mode for mode in TrackingMode}
-MODES |= {"dryrun": TrackingMode.offline, "run": TrackingMode.online, "shared": TrackingMode.online}  # W&B's own
+MODES |= {"dryrun": TrackingMode.offline, "run": TrackingMode.online}  # W&B's older names
 
 
 @dataclass

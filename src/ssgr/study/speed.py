@@ -104,6 +104,8 @@ def speed_of(results: Sequence[dict[str, Any]], source: str, card: Speed | None 
         if result["calibration"]:  # what reads no calibration data says nothing of its cost
             pruning.append((result["calibration"]["tokens"], seconds["pruning"]))
         idle.append(2 * seconds["total"] - sum(seconds.values()))
+    if not made:  # no pruned model has answered yet; the dense one may have, and costs the same
+        made = [part for result in results for part in answers_of(result["dense_metrics"])]
     largest = max(problems for problems, _ in measuring)
     known = card if largest < SMALL else None
     generation = fixed_and_rate(((part.tokens, part.seconds) for part in made), known and 1 / known.tokens_per_second)
@@ -111,9 +113,14 @@ def speed_of(results: Sequence[dict[str, Any]], source: str, card: Speed | None 
     beside = fixed_and_rate(measuring, known and known.evaluation_per_problem)
     if largest < SMALL:
         source += f" (of at most {largest} problems)" + " and by its card" * (known is not None)
+    if not made and card is not None:
+        per_second, length = card.tokens_per_second, card.mean_tokens
+    else:
+        per_second = 1 / generation[1] if generation[1] else float("inf")
+        length = sum(part.tokens for part in made) / max(sum(part.count for part in made), 1)
     return Speed(
-        tokens_per_second=1 / generation[1] if generation[1] else float("inf"),
-        mean_tokens=sum(part.tokens for part in made) / max(sum(part.count for part in made), 1),
+        tokens_per_second=per_second,
+        mean_tokens=length,
         pruning_per_token=pruned[1],
         evaluation_per_problem=beside[1],
         overhead=median(idle) + generation[0] + pruned[0] + beside[0],
@@ -129,8 +136,9 @@ def fixed_and_rate(points: Iterable[tuple[float, float]], known: float | None = 
     """
     amounts, seconds = np.array([point for point in points if point[0]] or [(1.0, 0.0)]).T
     rate = known
-    if amounts.max() > 4 * amounts.min():  # more than answers of other lengths make
-        rate = max(np.polyfit(amounts, seconds, 1)[0], 0.0)
+    # more than answers of other lengths make; a slope below 0 tells of other things than amounts
+    if amounts.max() > 4 * amounts.min() and (slope := np.polyfit(amounts, seconds, 1)[0]) > 0:
+        rate = slope
     if rate is not None and (fixed := seconds.mean() - rate * amounts.mean()) >= 0:
         return float(fixed), float(rate)
     return 0.0, float(seconds.sum() / amounts.sum())

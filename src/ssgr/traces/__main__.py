@@ -232,7 +232,9 @@ def opened(folder: Path) -> TraceStore:
     """The store; UserError, which names the file, where it is damaged, and where there is no trace in it."""
     store = TraceStore.open(folder)
     if store.damage or store.index.empty:
-        raise UserError(store.damage or f"{folder}: no trace in it")
+        a_part = store.damaged and store.damaged[0].parent.name == "traces"
+        rest = "; without that file the rest can be read" if a_part else ""
+        raise UserError(f"{store.damage}{rest}" if store.damage else f"{folder}: no trace in it")
     return store
 
 
