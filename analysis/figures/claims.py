@@ -174,12 +174,11 @@ def caption(groups: Sequence[Group], found: Sequence[Contrast]) -> str:
     arms = [group.arms for group in groups]
     how = "; ".join(dict.fromkeys(map(captions.bars, arms)))
     matched = ", ".join(dict.fromkeys(f"{group.axis} by {group.balance}" for group in groups if group.balance))
-    several_axes = " and " in matched
+    several = " (diamonds: by several axes)" * (" and " in matched)
     parts = [
         "**Contrasts that were fixed beforehand.**",
         *measured(groups),
-        f"Discs (diamonds: by several axes): selections that were matched ({matched});" * several_axes,
-        f"Discs: selections that were matched ({matched});" * (bool(matched) and not several_axes),
+        f"Discs{several}: selections that were matched ({matched});" * bool(matched),
         "squares: unmatched ones." if matched else "Squares: selections that were not matched.",
         f"Thin bars: {how}; thick bars: 90 % intervals, made alike.",
         f"Shaded: the margin, {margins(groups)}.",

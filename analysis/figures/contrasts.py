@@ -157,8 +157,9 @@ def by_measure(data: Data, axis: str) -> list[Callable[[], Arms]]:
         return replace(arms, arms=[replace(arm, kl=None) for arm in arms])
 
     def kl() -> Arms:
-        places = data.runs.set_index([axis, "seed"]).index
-        diverged = data.runs[data.runs["kl"].notna() & (answered | ~places.isin(places[answered]))]
+        diverged = data.runs[data.runs["kl"].notna()]
+        places, both = diverged.set_index([axis, "seed"]).index, diverged["accuracy"].notna()
+        diverged = diverged[both | ~places.isin(places[both])]
         return gather(data.only(diverged.assign(accuracy=np.nan, repeats=np.nan)), (axis,))
 
     return [accuracy, kl]
