@@ -1,12 +1,13 @@
 """How much memory does pruning a whole model take, with model.offload and without, and are the weights the same?
 
     python tests/benchmarks/offload_memory.py --shape qwen2_1_5b --tokens 16x512 --device cpu
-    python tests/benchmarks/offload_memory.py --shape qwen2_7b --tokens 128x2048 --device cuda
+    python tests/benchmarks/offload_memory.py --shape qwen2_7b --tokens 128x2048 --device cuda --card-limit 10
 
 Random weights of the shape are saved as safetensors, and for each pruner a fresh process with and one without offload
 loads them as a cell does and prunes them to 50 %. Printed are its largest resident set (which counts pages of mapped
 files too), what of that its own memory came to at most (anonymous, sampled), the card's peak, and seconds. The weights
-that come out are compared by a hash of their bytes.
+that come out are compared by a hash of their bytes. With --card-limit a process may take no more than so much of the
+card, as if it were a smaller one.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import shutil
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=numbers("x"), default=(16, 512), help="SEQUENCESxLENGTH")
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="of the files and of the computation")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--card-limit", type=float, help="GiB of the card that a process may take (default: all)")
     parser.add_argument("--pruners", type=lambda text: text.split(","), default=["wanda", "sparsegpt"])
     given = parser.parse_args()
     fresh = multiprocessing.get_context("spawn")
@@ -57,9 +60,12 @@ def main() -> None:
             for row in found:
                 sizes = (row[name] for name in ("model", "loaded", "peak", "over", "anonymous", "card"))
                 offload = "yes" if row["offload"] else "no"
-                table.add_row(pruner, offload, *(f"{size / GIB:.2f}" for size in sizes), f"{row['seconds']:.0f}")
-            same = found[0]["weights"] == found[1]["weights"]
-            say(f"{pruner}: the pruned weights are {'the same, bit by bit' if same else 'NOT THE SAME'}")
+                took = f"{row['seconds']:.0f}" if row["weights"] else "does not fit"
+                table.add_row(pruner, offload, *(f"{size / GIB:.2f}" for size in sizes), took)
+            weights = {row["weights"] for row in found}
+            if None not in weights:  # both fitted
+                same = "the same, bit by bit" if len(weights) == 1 else "NOT THE SAME"
+                say(f"{pruner}: the pruned weights are {same}")
     console.print(f"GiB; {given.shape}, {given.tokens[0]} x {given.tokens[1]} tokens, {given.dtype}, {given.device}")
     console.print(table)
 
@@ -73,7 +79,8 @@ def alone(fresh: Any, work: Any, *arguments: Any) -> Any:
 def write_model(given: argparse.Namespace, folder: Path) -> None:
     torch.manual_seed(0)
     config = SHAPES[given.shape].config()
-    AutoModelForCausalLM.from_config(config, dtype=DTYPES[given.dtype]).save_pretrained(folder)
+    with torch.device(given.device):  # a CPU takes minutes for the random numbers of 7B
+        AutoModelForCausalLM.from_config(config, dtype=DTYPES[given.dtype]).save_pretrained(folder)
     for name in TOKENIZER:
         shutil.copy(BUNDLED_MODEL / name, folder)
 
@@ -81,18 +88,30 @@ def write_model(given: argparse.Namespace, folder: Path) -> None:
 def measure(given: argparse.Namespace, folder: Path, pruner: str, offload: bool) -> dict[str, Any]:
     overrides = ["model=hub", f"model.path={folder}", f"model.dtype={given.dtype}", f"pruner={pruner}"]
     config = composed([*overrides, f"model.offload={str(offload).lower()}"])
-    sampled = Sampled()
-    loaded = load_model(config.model, torch.device(given.device), folder / "cache")
-    size, after_loading = sum(weight.nbytes for weight in loaded.model.parameters()), peak()
-    sequences = random_sequences(loaded.model.config.vocab_size, *given.tokens)
+    device, sampled = torch.device(given.device), Sampled()
+    if given.card_limit:
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(given.card_limit * GIB / total)
     say(f"{pruner}, {'with' if offload else 'without'} offload")
-    started = time.perf_counter()
-    with shortened(loaded.model, given.blocks):
-        prune_model(loaded, sequences, None, config.pruner, config.allocation, Sparsity(0.5))
-    seconds, anonymous, most = time.perf_counter() - started, sampled.most(), peak()
-    card = torch.cuda.max_memory_allocated() if loaded.device.type == "cuda" else 0
-    found = {"offload": offload, "model": size, "loaded": after_loading, "peak": most, "over": most - size}
-    return found | {"anonymous": anonymous, "card": card, "seconds": seconds, "weights": weights_of(loaded.model)}
+    found = {"offload": offload, "model": model_size(given), "weights": None, "seconds": 0.0, "loaded": 0}
+    with suppress(torch.OutOfMemoryError):
+        loaded = load_model(config.model, device, folder / "cache")
+        found["loaded"] = peak()
+        sequences = random_sequences(loaded.model.config.vocab_size, *given.tokens)
+        started = time.perf_counter()
+        with shortened(loaded.model, given.blocks):
+            prune_model(loaded, sequences, None, config.pruner, config.allocation, Sparsity(0.5))
+        found |= {"seconds": time.perf_counter() - started, "weights": weights_of(loaded.model)}
+    found |= {"anonymous": sampled.most(), "peak": peak()}
+    card = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+    return found | {"over": found["peak"] - found["model"], "card": card}
+
+
+def model_size(given: argparse.Namespace) -> int:
+    """Bytes of the shape's weights, known before they are loaded."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(SHAPES[given.shape].config(), dtype=DTYPES[given.dtype])
+    return sum(weight.nbytes for weight in model.parameters())
 
 
 def peak() -> int:
