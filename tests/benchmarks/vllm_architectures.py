@@ -45,12 +45,15 @@ SHAPE = {  # heads and rows of a size that every attention kernel takes; windows
 }
 MORE = {"head_dim": 64, "query_pre_attn_scalar": 64, "sliding_window": 32, "word_embed_proj_dim": 256, "ffn_dim": 512}
 MORE |= {"moe_intermediate_size": 128, "shared_expert_intermediate_size": 256}
+ECHO = 20.0  # how much smaller tied embeddings are made, and the last norm larger
+REFUSED = ("qwen2_window",)  # vLLM: windows in all layers or in none
 CALIBRATION, PROMPTS, LONGEST = 128, 48, 48  # sequences of either kind, and tokens of a sequence
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("architectures", nargs="*", default=list(ARCHITECTURES), help=", ".join(ARCHITECTURES))
+    known = [name for name in ARCHITECTURES if name not in REFUSED]
+    parser.add_argument("architectures", nargs="*", default=known, help=", ".join(known))
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
     parser.add_argument("--tokens", type=int, default=64, help="new tokens of a completion")
     parser.add_argument("--memory", type=float, default=0.06, help="of the card, for two copies: others may use it too")
@@ -109,7 +112,12 @@ def check(name: str, given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def write_model(name: str, dtype: str, folder: Path) -> None:
     settings = ARCHITECTURES[name][1]
     changes = SHAPE | {key: value for key, value in MORE.items() if key in settings}
-    build(name, dtype=DTYPES[dtype], **changes).save_pretrained(folder)
+    gemma = name.startswith("gemma")  # vLLM takes none without tied embeddings
+    model = build(name, dtype=DTYPES[dtype], **changes, tie_word_embeddings=gemma)
+    if gemma:  # else each token would echo itself, whatever the blocks hold
+        model.get_input_embeddings().weight.div_(ECHO)
+        model.model.norm.weight.add_(ECHO)
+    model.save_pretrained(folder)
     for file in TOKENIZER:
         shutil.copy(BUNDLED_MODEL / file, folder)
 
