@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from engines import agreement, composed
+from offload_memory import TOKENIZER
 
 from ssgr.engines.base import ENGINES, Sampling
 from ssgr.engines.vllm import VllmEngine, close_server
@@ -35,7 +36,6 @@ from ssgr.pruning.sparsity import Sparsity
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_models import ARCHITECTURES, build, sequences
 
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")  # a model folder needs some
 SHAPE = {  # heads and rows of a size that every attention kernel takes; windows shorter than a completion
     "hidden_size": 256,
     "intermediate_size": 512,
