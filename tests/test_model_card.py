@@ -68,6 +68,13 @@ def test_whose_traces_a_store_held_is_told():
     assert "- traces of: a model without a name \\(weights unknown\\) on unnamed problems; sampling unknown" in text
 
 
+def test_a_source_without_traces_has_no_bins():
+    calibration = {"source": "general_text", "tokens": 4096, "sequences": 2, "traces": 0, "problems": 0}
+    text = card(result_of(calibration=result_of()["calibration"] | calibration))
+    assert "4,096 tokens, 2 sequences\n" in text
+    assert not [name for name in ("difficulty", "length", "selection") if f"- {name}:" in text]
+
+
 @pytest.mark.parametrize("pattern, said", [("2:4", "sparse tensor cores"), ("unstructured", "unstructured sparsity")])
 def test_what_zeros_are_good_for_depends_on_the_pattern(pattern, said):
     text = card(result_of(sparsity={"target": 0.5, "achieved": 0.5, "pattern": pattern}))

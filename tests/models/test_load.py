@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import numpy as np
@@ -18,6 +19,7 @@ from transformers import (
 from ssgr.cache import content_hash
 from ssgr.errors import UserError
 from ssgr.models import blocks, load
+from ssgr.models.save import save_checkpoint
 
 
 def load_it(folder, config_for, tmp_path, **changes):
@@ -107,6 +109,72 @@ def test_unsupported_architectures_name_the_module():
     model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=32))
     with pytest.raises(UserError, match="GPT2Model"):
         load.check_weights(model)
+
+
+def test_routers_of_something_else_than_experts_are_named():
+    block = torch.nn.ModuleDict(
+        {"mixing": torch.nn.ModuleDict({"modality_router": torch.nn.Linear(4, 4)}), "up": torch.nn.Linear(4, 4)}
+    )
+    with pytest.raises(UserError, match=r"mixing\.modality_router of ModuleDict routes"):
+        blocks.prunable_linears(block)
+
+
+def test_models_that_take_the_first_of_what_a_block_returns_are_walked():
+    class Older(type(tiny_models.build().model)):
+        def forward(self, input_ids, **kwargs):
+            hidden = self.embed_tokens(input_ids)
+            for number, layer in enumerate(self.layers):
+                hidden = layer(hidden, number=number)[0]
+
+    model = tiny_models.build()
+    model.model.__class__ = Older
+    hidden, calls = blocks.capture(model, torch.tensor([[4, 5, 6]]))
+    assert torch.equal(hidden, model.get_input_embeddings()(torch.tensor([[4, 5, 6]])))
+    assert [call.kwargs for call in calls] == [{"number": 0}, {"number": 1}, {"number": 2}]
+
+
+@pytest.mark.parametrize("act", [lambda out: out[:, :1], lambda out: out + 1])
+def test_models_that_do_not_hand_on_what_a_block_returns_are_refused(act):
+    class Other(type(tiny_models.build().model)):
+        def forward(self, input_ids, **kwargs):
+            hidden = self.embed_tokens(input_ids)
+            for layer in self.layers:
+                hidden = act(layer(hidden))
+
+    model = tiny_models.build()
+    model.model.__class__ = Other
+    with pytest.raises(
+        UserError, match="unsupported architecture: Qwen2ForCausalLM does not run its decoder blocks in turn"
+    ):
+        load.check_weights(model)
+
+
+def test_a_model_that_cannot_be_walked_is_one_line():
+    class Other(type(tiny_models.build().model)):
+        def forward(self, input_ids, **kwargs):
+            raise IndexError("too many indices\nand a second line")
+
+    model = tiny_models.build()
+    model.model.__class__ = Other
+    with pytest.raises(UserError, match=r"Qwen2ForCausalLM cannot be walked block by block \(too many indices\)$"):
+        load.check_weights(model)
+
+
+@pytest.mark.parametrize(
+    "held, kept",
+    [
+        ({"temperature": 0.6, "top_p": 0.9}, {"temperature": 0.6, "top_p": 0.9, "do_sample": True}),
+        ({"temperature": 0.6, "do_sample": True}, {"temperature": 0.6, "do_sample": True}),
+        ({"temperature": 0.6, "early_stopping": True}, {}),
+    ],
+)
+def test_a_generation_config_that_transformers_only_reads_can_be_saved(held, kept, model_folder, config_for, tmp_path):
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 2} | held))
+    save_checkpoint(load_it(folder, config_for, tmp_path), tmp_path / "checkpoint")
+    written = json.loads((tmp_path / "checkpoint" / "generation_config.json").read_text())
+    written.pop("transformers_version")
+    assert {name: value for name, value in written.items() if value is not None} == {"eos_token_id": 2} | kept
 
 
 def test_layers_without_keys_and_values_are_refused():

@@ -116,6 +116,21 @@ def test_masks_do_not_depend_on_the_batches(name, architecture, pruner_config, u
         assert all(torch.equal(mask, masks[0][linear]) for linear, mask in other.items())
 
 
+@pytest.mark.parametrize("sparsity", [Sparsity(0.5), Sparsity(0.5, 2, 4)], ids=lambda of: of.pattern)
+@pytest.mark.parametrize("name", ["wanda", "ria", "sparsegpt", "alps"])
+def test_in_fp64_no_pruners_masks_depend_on_the_batches(name, sparsity, pruner_config, uniform):
+    """In fp32 ALPS makes of sums in another order another support: its iterations choose again and again."""
+    masks = []
+    for batch_tokens in (1, 8 * 24):
+        model = tiny_models.build(dtype=torch.float64)
+        config = pruner_config(name)
+        prune_model(
+            tiny_models.loaded(model), SEQUENCES, token_weights(), config, uniform, sparsity, batch_tokens=batch_tokens
+        )
+        masks.append({linear: module.weight == 0 for linear, module in model_linears(model).items()})
+    assert all(torch.equal(mask, masks[0][linear]) for linear, mask in masks[1].items())
+
+
 def test_batches_of_one_and_of_eight():
     model = tiny_models.build()
     ones = [np.ones(len(sequence), dtype=np.float32) for sequence in SEQUENCES]

@@ -67,7 +67,7 @@ def test_a_diagonal_is_enough_and_sinks_are_left_out_where_asked(pruner_config):
     assert not torch.equal(masks[Sinks.keep], masks[Sinks.exclude])
 
 
-@pytest.mark.parametrize("power", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("power", [-1.0, 4.5, float("nan"), float("inf")])
 def test_a_power_that_makes_no_sense_is_refused(power, pruner_config):
     with pytest.raises(UserError, match=r"pruner\.activation_power"):
         pruner_config("ria", activation_power=power).check()

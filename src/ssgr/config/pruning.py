@@ -6,6 +6,9 @@ from enum import StrEnum
 from ssgr.config.bounds import check_at_least_one
 from ssgr.errors import UserError
 
+LARGEST_POWER = 4.0  # beyond, the norms' powers leave fp32
+LARGEST_SHARE = 1000.0  # of a Gram matrix' diagonal that is added to it: nothing but the weights' size counts by then
+
 
 class Sinks(StrEnum):
     keep = "keep"
@@ -95,8 +98,10 @@ class RIAConfig(WandaConfig):
 
     def check(self) -> None:
         super().check()
-        if not 0 <= self.activation_power < float("inf"):
-            raise UserError(f"pruner.activation_power={self.activation_power}: must be at least 0 and finite")
+        if not 0 <= self.activation_power <= LARGEST_POWER:
+            raise UserError(
+                f"pruner.activation_power={self.activation_power}: must be at least 0 and at most {LARGEST_POWER:g}"
+            )
 
 
 @dataclass
@@ -107,8 +112,8 @@ class SparseGPTConfig(StatisticsConfig):
 
     def check(self) -> None:
         super().check()
-        if not 0 < self.damping < float("inf"):
-            raise UserError(f"pruner.damping={self.damping}: must be above 0 and finite")
+        if not 0 < self.damping <= LARGEST_SHARE:
+            raise UserError(f"pruner.damping={self.damping}: must be above 0 and at most {LARGEST_SHARE:g}")
         check_at_least_one(self, "pruner", "block_size")
 
 
@@ -121,9 +126,10 @@ class ALPSConfig(StatisticsConfig):
 
     def check(self) -> None:
         super().check()
-        for name in ("ridge", "rho"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UserError(f"pruner.{name}={getattr(self, name)}: must be above 0 and finite")
+        if not 0 < self.ridge <= LARGEST_SHARE:
+            raise UserError(f"pruner.ridge={self.ridge}: must be above 0 and at most {LARGEST_SHARE:g}")
+        if not 0 < self.rho < float("inf"):
+            raise UserError(f"pruner.rho={self.rho}: must be above 0 and finite")
         check_at_least_one(self, "pruner", "iterations", "cg_steps")
 
 

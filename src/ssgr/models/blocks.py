@@ -5,7 +5,7 @@ hidden states replaced: rotary embeddings, masks and whatever else an architectu
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,8 @@ def prunable_linears(block: nn.Module) -> dict[str, Linear]:
     """The linears of one decoder block by their name inside it, in definition order, and all matrices of its experts.
 
     What stands beside experts chooses or weighs them (the router, the gate of a shared expert) and stays dense. Raises
-    UserError naming the module for a block without linears, and for weights of two dimensions and more that are none.
+    UserError naming the module for a block without linears, for weights of two dimensions and more that are none, and
+    for a router of something else than experts.
     """
     gates = {
         gate for module in block.modules() if any(map(is_experts, module.children())) for gate in module.children()
@@ -50,6 +51,8 @@ def prunable_linears(block: nn.Module) -> dict[str, Linear]:
         if is_experts(module):
             found |= {f"{name}.{inner}": linear for inner, linear in expert_linears(module).items()}
         elif isinstance(module, nn.Linear) and module not in gates:
+            if "router" in name:
+                raise UserError(f"unsupported architecture: {name} of {type(block).__name__} routes what is no expert")
             found[name] = module
     refuse_matrices(block, gates | set(map(module_of, found.values())))
     if not found:
@@ -108,21 +111,37 @@ def capture(model: nn.Module, input_ids: torch.Tensor) -> tuple[torch.Tensor, li
     the real tokens cannot reach them, so that the model builds the same mask (or none) as for whole sequences. The
     blocks themselves do not run.
     """
-    calls: list[BlockCall] = []
-    first: list[torch.Tensor] = []
-
-    def record(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if not first:
-            first.append(hidden)
-        calls.append(BlockCall(args, kwargs))
-        return hidden
-
     blocks = decoder_blocks(model)
-    with replaced_forward(blocks, record):
-        model.get_decoder()(input_ids=input_ids, use_cache=False)
-    if len(calls) != len(blocks):
-        raise UserError(f"unsupported architecture: {type(model).__name__} does not call its decoder blocks in turn")
-    return first[0], calls
+    for wrapped in (False, True):  # models written for older versions take the first of what a block returns
+        calls: list[BlockCall] = []
+        first: list[torch.Tensor] = []
+
+        def record(
+            hidden: torch.Tensor,
+            *args: Any,
+            calls: list = calls,
+            first: list = first,
+            wrap: bool = wrapped,
+            **kwargs: Any,
+        ) -> torch.Tensor | tuple[torch.Tensor]:
+            if not first:
+                first.append(hidden)
+            if hidden is not first[0]:
+                raise NotHandedOn
+            calls.append(BlockCall(args, kwargs))
+            return (hidden,) if wrap else hidden
+
+        with replaced_forward(blocks, record), suppress(Exception if wrapped else NotHandedOn):
+            model.get_decoder()(input_ids=input_ids, use_cache=False)
+            if len(calls) == len(blocks):
+                return first[0], calls
+            break
+    line = "does not run its decoder blocks in turn, each on what the one before returned"
+    raise UserError(f"unsupported architecture: {type(model).__name__} {line}")
+
+
+class NotHandedOn(Exception):
+    """What reaches a block is not what the one before it returned: the model takes a part of it, or adds to it."""
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Loading a model for pruning and evaluation."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -18,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 from ssgr import cache
 from ssgr.config import ModelConfig
 from ssgr.errors import UserError, first_line
-from ssgr.models.blocks import model_linears
+from ssgr.models.blocks import capture, model_linears
 from ssgr.models.files import check_folder, context_length, fetch_model_dir, is_gguf, resolve_model_dir, weights_hash
 from ssgr.models.fingerprint import fingerprint
 from ssgr.models.gguf_tokenizer import gguf_tokenizer
@@ -156,13 +158,29 @@ def read_model(folder: Path, config: ModelConfig) -> PreTrainedModel:
     missing = sorted(loading["missing_keys"])
     if missing:  # transformers would only warn and go on with random numbers
         raise UserError(f"model.path={folder}: the weights lack {missing[0]} ({len(missing)} tensors are missing)")
+    model.generation_config = writable(model.generation_config)
     return model
+
+
+def writable(config: GenerationConfig) -> GenerationConfig:
+    """The generation config as a checkpoint can carry it: transformers reads more than it is willing to write.
+
+    Options of sampling without `do_sample`, which many published models have, say that they are meant to be sampled
+    from. Of one that is wrong all the same the ids of special tokens are left.
+    """
+    for sampling in (config.do_sample, True):
+        config.do_sample = sampling
+        with suppress(ValueError):
+            config.validate(strict=True)
+            return config
+    return GenerationConfig(**{name: value for name, value in config.to_diff_dict().items() if name.endswith("_id")})
 
 
 def check_weights(model: PreTrainedModel) -> None:
     """Raises UserError for architectures that cannot be pruned and for NaN or infinite weights, naming the linear."""
     refuse_states(model)
     model_linears(model)
+    check_walk(model)
     for name, parameter in model.named_parameters():
         low, high = torch.aminmax(parameter)
         if not (torch.isfinite(low) and torch.isfinite(high)):
@@ -175,6 +193,18 @@ def refuse_states(model: PreTrainedModel) -> None:
     if other or getattr(model, "_is_stateful", False):
         what = other[0] if other else "recurrent"
         raise UserError(f"unsupported architecture: {type(model).__name__} has {what} layers, not attention alone")
+
+
+def check_walk(model: PreTrainedModel) -> None:
+    """UserError for a model whose blocks cannot be run one by one: tried on two tokens, before hours of rollouts."""
+    try:
+        capture(model, torch.zeros((1, 2), dtype=torch.long, device=model.get_input_embeddings().weight.device))
+    except UserError:
+        raise
+    except Exception as error:  # of code that is not ours
+        raise UserError(
+            f"unsupported architecture: {type(model).__name__} cannot be walked block by block ({first_line(error)})"
+        ) from error
 
 
 def weights_fingerprint(model: PreTrainedModel) -> str:

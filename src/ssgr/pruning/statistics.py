@@ -133,7 +133,8 @@ class InputStatistics:
         weight, tokens, *finite = torch.stack([self._weight(), self._rest_count.double(), *finite]).tolist()
         self.tokens = int(tokens)
         if weight == 0 and not self.floor:
-            raise CellError(f"{self.name}: no calibration token with a weight above 0 reached it")
+            which = "but attention sinks (pruner.sinks=exclude) " if self.sinks == Sinks.exclude else ""
+            raise CellError(f"{self.name}: no calibration token {which}with a weight above 0 reached it")
         if not all(finite):
             raise CellError(f"{self.name}: its calibration inputs are NaN or infinite")
 

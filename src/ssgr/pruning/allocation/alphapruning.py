@@ -27,6 +27,7 @@ from ssgr.errors import CellError
 from ssgr.pruning.allocation import ALLOCATIONS, Allocation
 from ssgr.pruning.allocation.fitting import fitted, scaled
 
+FLAT = 1e-6  # mean of ln(λ / λ at the tail's beginning) down to which eigenvalues count as equal
 BINS = 100  # of the density in which the paper's code looks for the peak
 
 
@@ -56,14 +57,15 @@ def spectrum(weight: torch.Tensor) -> torch.Tensor:
 
 
 def tail_exponent(eigenvalues: torch.Tensor, tail: Tail) -> float | None:
-    """α from ascending eigenvalues, those at rounding's level left out; None where fewer than two are left."""
+    """α from ascending eigenvalues, those at rounding's level left out; None where fewer than two are left, or those
+    above the tail's beginning are equal: they have no tail, and α has no bound."""
     floor = eigenvalues[-1] * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps
     positive = eigenvalues[eigenvalues > floor]
     if len(positive) < 2:
         return None
     k = len(positive) // 2 if tail == Tail.median else above_peak(positive)
     logs = float((positive[-k:] / positive[-k - 1]).log().sum())
-    return 1 + k / max(logs, k * torch.finfo(eigenvalues.dtype).eps)  # equal ones have no tail at all
+    return 1 + k / logs if logs > k * FLAT else None
 
 
 def above_peak(eigenvalues: torch.Tensor) -> int:
