@@ -131,8 +131,10 @@ def calibrated(config: dict[str, Any], calibration: dict[str, Any]) -> list[tupl
         lines.append(
             ("traces of", f"{whose} on {store['problem_set'] or 'unnamed problems'}; {sampling or 'sampling unknown'}")
         )
+    if calibration["problems"]:
+        lines += bins.items()
     if calibration["traces"]:
-        lines += [*bins.items(), ("selection", f"{config['selection']['correctness']} traces")]
+        lines.append(("selection", f"{config['selection']['correctness']} traces"))
     lines.append(("token weights", config["calibration"]["token_weights"]))
     return [*lines, ("longest sequence", config["calibration"]["max_seq_len"]), ("seed", config["seed"])]
 

@@ -158,7 +158,8 @@ def read_model(folder: Path, config: ModelConfig) -> PreTrainedModel:
     missing = sorted(loading["missing_keys"])
     if missing:  # transformers would only warn and go on with random numbers
         raise UserError(f"model.path={folder}: the weights lack {missing[0]} ({len(missing)} tensors are missing)")
-    model.generation_config = writable(model.generation_config)
+    if model.generation_config is not None:  # of a class from the hub that transformers cannot generate with
+        model.generation_config = writable(model.generation_config)
     return model
 
 
