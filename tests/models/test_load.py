@@ -1,4 +1,3 @@
-import json
 import shutil
 
 import numpy as np
@@ -19,7 +18,6 @@ from transformers import (
 from ssgr.cache import content_hash
 from ssgr.errors import UserError
 from ssgr.models import blocks, load
-from ssgr.models.save import save_checkpoint
 
 
 def load_it(folder, config_for, tmp_path, **changes):
@@ -158,23 +156,6 @@ def test_a_model_that_cannot_be_walked_is_one_line():
     model.model.__class__ = Other
     with pytest.raises(UserError, match=r"Qwen2ForCausalLM cannot be walked block by block \(too many indices\)$"):
         load.check_weights(model)
-
-
-@pytest.mark.parametrize(
-    "held, kept",
-    [
-        ({"temperature": 0.6, "top_p": 0.9}, {"temperature": 0.6, "top_p": 0.9, "do_sample": True}),
-        ({"temperature": 0.6, "do_sample": True}, {"temperature": 0.6, "do_sample": True}),
-        ({"temperature": 0.6, "early_stopping": True}, {}),
-    ],
-)
-def test_a_generation_config_that_transformers_only_reads_can_be_saved(held, kept, model_folder, config_for, tmp_path):
-    folder = shutil.copytree(model_folder, tmp_path / "model")
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 2} | held))
-    save_checkpoint(load_it(folder, config_for, tmp_path), tmp_path / "checkpoint")
-    written = json.loads((tmp_path / "checkpoint" / "generation_config.json").read_text())
-    written.pop("transformers_version")
-    assert {name: value for name, value in written.items() if value is not None} == {"eos_token_id": 2} | kept
 
 
 def test_layers_without_keys_and_values_are_refused():

@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import pytest
 import tiny_models
 import torch
@@ -5,6 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ssgr.models import blocks
+from ssgr.models.load import load_model
 from ssgr.models.save import save_checkpoint
 
 
@@ -52,3 +56,20 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         save_checkpoint(loaded, tmp_path / "checkpoint")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "held, kept",
+    [
+        ({"temperature": 0.6, "top_p": 0.9}, {"temperature": 0.6, "top_p": 0.9, "do_sample": True}),
+        ({"temperature": 0.6, "do_sample": True}, {"temperature": 0.6, "do_sample": True}),
+        ({"temperature": 0.6, "early_stopping": True}, {}),
+    ],
+)
+def test_a_generation_config_that_transformers_only_reads_can_be_saved(held, kept, model_folder, config_for, tmp_path):
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 2} | held))
+    save_checkpoint(load_model(config_for(folder), torch.device("cpu"), tmp_path / "cache"), tmp_path / "checkpoint")
+    written = json.loads((tmp_path / "checkpoint" / "generation_config.json").read_text())
+    written.pop("transformers_version")
+    assert {name: value for name, value in written.items() if value is not None} == {"eos_token_id": 2} | kept

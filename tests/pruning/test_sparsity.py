@@ -103,8 +103,8 @@ def test_quotas_are_exact_in_every_matrix_and_in_the_model(shapes, value):
 
 
 def test_no_matrix_loses_all_of_its_weights():
-    shapes, half = {"a": (16, 32), "b": (64, 32)}, sparsity.Sparsity(0.998)
-    assert sparsity.matrix_quotas(dict.fromkeys(shapes, 0.998), shapes, half)["a"].count == 511
+    shapes = {"a": (16, 32), "b": (64, 32)}
+    assert sparsity.matrix_quotas(dict.fromkeys(shapes, 0.998), shapes, sparsity.Sparsity(0.998))["a"].count == 511
     with pytest.raises(UserError, match=r"a would lose all of its 512 weights; below 0\.998047"):
         sparsity.matrix_quotas(dict.fromkeys(shapes, 0.9995), shapes, sparsity.Sparsity(0.9995))
 

@@ -104,7 +104,7 @@ def test_no_weight_at_all_names_the_linear():
     inputs, weights, sink = tokens()
     with pytest.raises(CellError, match="linear: no calibration token"):
         collect(inputs, weights * 0, sink)
-    with pytest.raises(CellError, match="linear: no calibration token"):
+    with pytest.raises(CellError, match="linear: no calibration token but attention sinks"):
         collect(inputs[:1], weights[:1], sink[:1], sinks=Sinks.exclude, parts=1)
 
 

@@ -109,39 +109,40 @@ def capture(model: nn.Module, input_ids: torch.Tensor) -> tuple[torch.Tensor, li
 
     `input_ids` [rows, positions] is right-padded. No attention mask is given: under causal attention padding behind
     the real tokens cannot reach them, so that the model builds the same mask (or none) as for whole sequences. The
-    blocks themselves do not run.
+    blocks themselves do not run. Raises UserError for a model that does not run them in turn.
     """
-    blocks = decoder_blocks(model)
-    for wrapped in (False, True):  # models written for older versions take the first of what a block returns
-        calls: list[BlockCall] = []
-        first: list[torch.Tensor] = []
-
-        def record(
-            hidden: torch.Tensor,
-            *args: Any,
-            calls: list = calls,
-            first: list = first,
-            wrap: bool = wrapped,
-            **kwargs: Any,
-        ) -> torch.Tensor | tuple[torch.Tensor]:
-            if not first:
-                first.append(hidden)
-            if hidden is not first[0]:
-                raise NotHandedOn
-            calls.append(BlockCall(args, kwargs))
-            return (hidden,) if wrap else hidden
-
-        with replaced_forward(blocks, record), suppress(Exception if wrapped else NotHandedOn):
-            model.get_decoder()(input_ids=input_ids, use_cache=False)
-            if len(calls) == len(blocks):
-                return first[0], calls
-            break
+    with suppress(NotHandedOn):
+        return recorded(model, input_ids, as_tuple=False)
+    # Models written for older versions take the first of what a block returns; others can make nothing of a tuple.
+    with suppress(NotHandedOn, TypeError, AttributeError, IndexError):
+        return recorded(model, input_ids, as_tuple=True)
     line = "does not run its decoder blocks in turn, each on what the one before returned"
     raise UserError(f"unsupported architecture: {type(model).__name__} {line}")
 
 
 class NotHandedOn(Exception):
-    """What reaches a block is not what the one before it returned: the model takes a part of it, or adds to it."""
+    """A block is left out, or what reaches it is not what the one before it returned."""
+
+
+def recorded(model: nn.Module, input_ids: torch.Tensor, as_tuple: bool) -> tuple[torch.Tensor, list[BlockCall]]:
+    """`capture`, with blocks that return what they are given, alone or in a tuple."""
+    calls: list[BlockCall] = []
+    first: list[torch.Tensor] = []
+
+    def record(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor | tuple[torch.Tensor]:
+        if not first:
+            first.append(hidden)
+        if hidden is not first[0]:
+            raise NotHandedOn
+        calls.append(BlockCall(args, kwargs))
+        return (hidden,) if as_tuple else hidden
+
+    blocks = decoder_blocks(model)
+    with replaced_forward(blocks, record):
+        model.get_decoder()(input_ids=input_ids, use_cache=False)
+    if len(calls) != len(blocks):
+        raise NotHandedOn
+    return first[0], calls
 
 
 @contextmanager

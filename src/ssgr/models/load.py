@@ -1,6 +1,5 @@
 """Loading a model for pruning and evaluation."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +9,6 @@ from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -158,23 +156,7 @@ def read_model(folder: Path, config: ModelConfig) -> PreTrainedModel:
     missing = sorted(loading["missing_keys"])
     if missing:  # transformers would only warn and go on with random numbers
         raise UserError(f"model.path={folder}: the weights lack {missing[0]} ({len(missing)} tensors are missing)")
-    if model.generation_config is not None:  # of a class from the hub that transformers cannot generate with
-        model.generation_config = writable(model.generation_config)
     return model
-
-
-def writable(config: GenerationConfig) -> GenerationConfig:
-    """The generation config as a checkpoint can carry it: transformers reads more than it is willing to write.
-
-    Options of sampling without `do_sample`, which many published models have, say that they are meant to be sampled
-    from. Of one that is wrong all the same the ids of special tokens are left.
-    """
-    for sampling in (config.do_sample, True):
-        config.do_sample = sampling
-        with suppress(ValueError):
-            config.validate(strict=True)
-            return config
-    return GenerationConfig(**{name: value for name, value in config.to_diff_dict().items() if name.endswith("_id")})
 
 
 def check_weights(model: PreTrainedModel) -> None:

@@ -3,10 +3,11 @@
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ssgr.models.blocks import model_linears
 from ssgr.models.precision import weights_in
@@ -34,6 +35,8 @@ def write_model(
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
+        if model.generation_config is not None:  # as of a class from the hub that transformers cannot generate with
+            model.generation_config = writable(model.generation_config)
         model.save_pretrained(temporary, safe_serialization=True)
         tokenizer.save_pretrained(temporary)
         if card is not None:
@@ -49,3 +52,17 @@ def write_model(
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def writable(config: GenerationConfig) -> GenerationConfig:
+    """The generation config as a checkpoint can carry it: transformers reads more than it is willing to write.
+
+    Options of sampling without `do_sample`, which many published models have, say that they are meant to be sampled
+    from. Of one that is wrong all the same the ids of special tokens are left.
+    """
+    for sampling in (config.do_sample, True):
+        config.do_sample = sampling
+        with suppress(ValueError):
+            config.validate(strict=True)
+            return config
+    return GenerationConfig(**{name: value for name, value in config.to_diff_dict().items() if name.endswith("_id")})

@@ -23,9 +23,8 @@ class RIA(Pruner):
     needs = "diagonal"
 
     def prune(self, weight: torch.Tensor, statistics: InputStatistics, quota: Quota) -> Pruned:
-        diagonal, power = statistics.diagonal(), self.config.activation_power
-        norms = diagonal.sqrt().pow(power).to(weight.dtype)
-        mask = lowest_of_inputs(relative_importance(weight).mul_(norms), weight, (diagonal > 0) | (power == 0), quota)
+        norms = statistics.diagonal().sqrt().pow(self.config.activation_power).to(weight.dtype)
+        mask = lowest_of_inputs(relative_importance(weight).mul_(norms), weight, norms > 0, quota)
         return Pruned(weight.masked_fill(mask, 0.0), mask, {})
 
 
