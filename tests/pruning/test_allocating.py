@@ -142,3 +142,10 @@ def test_every_option_of_an_allocation_changes_what_is_pruned(name, pruner_confi
 def test_what_reads_calibration_says_so_before_torch_is_there(name):
     assert CONFIGS[name].reads_calibration == (ALLOCATIONS.get(name).needs == "diagonal")
     assert CONFIGS[name].is_uniform == (not ALLOCATIONS.get(name).score_name)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_matrix_that_would_lose_all_of_its_weights_is_named(name, pruner_config):
+    said = r"sparsity\.value=0\.9995: model\.layers\.\d\.\S+ would lose all of its [\d,]+ weights"
+    with pytest.raises(UserError, match=said):
+        pruned(CONFIGS[name], pruner_config("magnitude"), 0.9995)

@@ -72,6 +72,8 @@ class Order:
         if allocation.score_name and self.sparsity.n is not None:
             pattern, name = self.sparsity.pattern, allocation.config.name
             raise UserError(f"allocation={name}: {pattern} masks the same share of every matrix (allocation=uniform)")
+        if not allocation.score_name:
+            self._refuse_emptied()
         pruner = request.pruner
         self.measure = getattr(pruner, "measure_error", False)
         self.sinks = getattr(pruner, "sinks", Sinks.keep)
@@ -98,8 +100,16 @@ class Order:
         sparsities = self.allocation.sparsities(scores, [sum(inside) for inside in sizes], caps, value)
         targets = {name: share for block, share in zip(blocks, sparsities, strict=True) for name in block}
         self.quotas = matrix_quotas(targets, self.shapes, self.sparsity)
+        self._refuse_emptied()
         score_name = self.allocation.score_name
         self.scores = {name: {score_name: of} for block, of in zip(blocks, scores, strict=True) for name in block}
+
+    def _refuse_emptied(self) -> None:
+        """UserError naming a matrix that would lose all of its weights, which only a tiny one can."""
+        for name, shape in self.shapes.items():
+            if self.quotas[name].count == (size := math.prod(shape)):
+                line = f"{name} would lose all of its {size:,} weights; below {1 - 1 / size:g} it keeps one"
+                raise UserError(f"sparsity.value={self.sparsity.value:g}: {line}")
 
     def report(self, seconds: float) -> PruneReport:
         sizes = [math.prod(row["shape"]) for row in self.rows]

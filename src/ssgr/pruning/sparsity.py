@@ -46,16 +46,12 @@ def matrix_quotas(
 
     Counts are floor or ceil of share x weights, by largest remainder, and add up to the rounded share that `sparsity`
     asks for, which the targets must average to. Under n:m the targets do not count. Raises UserError naming a matrix
-    whose inputs are not a multiple of m, or that would lose all of its weights.
+    whose inputs are not a multiple of m.
     """
     if sparsity.n is None:
         exact = {name: targets[name] * out * columns for name, (out, columns) in shapes.items()}
         total = round(sum(sparsity.value * out * columns for out, columns in shapes.values()))
         counts = largest_remainder(list(exact.values()), total)
-        for (name, (out, columns)), count in zip(shapes.items(), counts, strict=True):
-            if count == out * columns:
-                lost = f"{name} would lose all of its {count:,} weights"
-                raise UserError(f"sparsity.value={sparsity.value:g}: {lost}; below {1 - 1 / count:g} it keeps one")
         return {name: Quota(count) for name, count in zip(exact, counts, strict=True)}
     for name, (_, columns) in shapes.items():
         if columns % sparsity.m:
